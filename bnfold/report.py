@@ -1,0 +1,231 @@
+"""What bnfold found and did, as frozen values: the one source of JSON, tables and exit codes.
+
+``to_dict()`` is the stable JSON form (``schema_version`` 1). Keys are only ever added within one
+schema version.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from bnfold._version import __version__
+
+__all__ = ["SCHEMA_VERSION", "CheckReport", "FoldReport", "OutputComparison", "Reason", "Verdict"]
+
+SCHEMA_VERSION = 1
+
+
+class Reason(enum.StrEnum):
+    """Why a site was kept. The values are stable codes that others match on."""
+
+    TRAINING_MODE = "training_mode"
+    FAN_OUT = "fan_out"
+    GRAPH_OUTPUT = "graph_output"
+    GRAPH_INPUT = "graph_input"
+    CAPTURED = "captured"
+    OVERRIDABLE_INITIALIZER = "overridable_initializer"
+    DYNAMIC_WEIGHT = "dynamic_weight"
+    NONLINEAR = "nonlinear"
+    PADDING_SHIFT = "padding_shift"
+    SIGN = "sign"
+    UNKNOWN_SHAPE = "unknown_shape"
+    NOT_PER_CHANNEL = "not_per_channel"
+    PER_SAMPLE_NORM = "per_sample_norm"
+    NON_FINITE_STATISTICS = "non_finite_statistics"
+    OVERFLOW = "overflow"
+    CUSTOM_DOMAIN = "custom_domain"
+    UNSUPPORTED_OPSET = "unsupported_opset"
+    NO_LINEAR_NEIGHBOUR = "no_linear_neighbour"
+    EXCLUDED = "excluded"
+    NO_GAIN = "no_gain"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one site.
+
+    Attributes:
+        name: Node name; the name of its first output where the node has none.
+        kind: Operator of the site, such as ``BatchNormalization``, or ``Affine`` for a chain of
+            elementwise operators with constants.
+        graph: Where the site stands: ``main``, the path of a subgraph or the name of a function.
+        channels: Number of channels, or None where it is not known.
+        folded: True if the site is gone.
+        direction: ``backward``, ``forward``, or None for a site that was kept.
+        into: Names of the nodes that took the affine in.
+        through: Names of the nodes that the affine passed on its way.
+        reason: Why the site was kept, or None.
+        detail: One sentence that names the node that blocks, or None.
+    """
+
+    name: str
+    kind: str
+    graph: str
+    channels: int | None
+    folded: bool
+    direction: str | None = None
+    into: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    reason: Reason | None = None
+    detail: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of this verdict."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "graph": self.graph,
+            "channels": self.channels,
+            "verdict": "folded" if self.folded else "kept",
+            "direction": self.direction,
+            "into": list(self.into),
+            "through": list(self.through),
+            "reason": None if self.reason is None else self.reason.value,
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class OutputComparison:
+    """How far one output of the candidate is from the reference, over all feeds.
+
+    Attributes:
+        name: Name of the graph output.
+        equivalent: True if the output passes.
+        difference: D = max|candidate - reference| / max|reference|, both upcast to float64.
+        noise: Largest D of the reference against itself when its inputs move by one unit in the
+            last place.
+        ratio: ``difference / noise``, or None where that says nothing (no noise, exact outputs).
+        max_abs: Largest absolute difference, in the units of the output.
+        allowed: Largest ``difference`` that would have passed.
+        worst_index: Index of the element with the largest difference, or None.
+        detail: A sentence on anything beside the numbers (NaN in other places, an unstable output).
+    """
+
+    name: str
+    equivalent: bool
+    difference: float
+    noise: float
+    ratio: float | None
+    max_abs: float
+    allowed: float
+    worst_index: tuple[int, ...] | None
+    detail: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: finite numbers only, None in place of the others."""
+        return {
+            "name": self.name,
+            "equivalent": self.equivalent,
+            "difference": _finite(self.difference),
+            "noise": _finite(self.noise),
+            "ratio": None if self.ratio is None else _finite(self.ratio),
+            "max_abs": _finite(self.max_abs),
+            "allowed": _finite(self.allowed),
+            "worst_index": None if self.worst_index is None else list(self.worst_index),
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """One comparison of two models on one execution provider at one optimization level.
+
+    Attributes:
+        provider: Execution provider that ran, such as ``CPUExecutionProvider``, or
+            ``onnx.reference`` for the ONNX reference evaluator.
+        level: ``disable_all`` or ``default`` (graph optimization level of the runtime).
+        equivalent: True if every output passes.
+        outputs: One comparison for each graph output, in graph order.
+        feeds: Number of feeds that were compared.
+        warnings: Sentences about the runtime itself, for example a reference that changes when
+            the runtime optimizes it.
+    """
+
+    provider: str
+    level: str
+    equivalent: bool
+    outputs: tuple[OutputComparison, ...]
+    feeds: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of this comparison."""
+        return {
+            "provider": self.provider,
+            "level": self.level,
+            "equivalent": self.equivalent,
+            "feeds": self.feeds,
+            "outputs": [output.to_dict() for output in self.outputs],
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """Everything that ``optimize`` or ``inspect`` has to say about one model.
+
+    Attributes:
+        model: Path of the model as given, or None for a model in memory.
+        output: Path that was written, or None.
+        sites: One verdict for each site of the file, in graph order.
+        nodes_before: Number of nodes of the main graph before.
+        nodes_after: Number of nodes of the main graph after.
+        bytes_before: Size of the model with its external data, in bytes.
+        bytes_after: Size of the written model with its external data, in bytes, or None.
+        checks: The proof, or empty where none was asked for.
+        hints: One-line advice, such as that ``--freeze-initializers`` would fold more.
+    """
+
+    model: str | None
+    output: str | None
+    sites: tuple[Verdict, ...]
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int | None = None
+    bytes_after: int | None = None
+    checks: tuple[CheckReport, ...] = ()
+    hints: tuple[str, ...] = field(default=())
+
+    @property
+    def folded(self) -> tuple[Verdict, ...]:
+        """The sites that are gone."""
+        return tuple(site for site in self.sites if site.folded)
+
+    @property
+    def kept(self) -> tuple[Verdict, ...]:
+        """The sites that stayed."""
+        return tuple(site for site in self.sites if not site.folded)
+
+    @property
+    def equivalent(self) -> bool | None:
+        """True if every check passed, False if one did not, None if none was made."""
+        return all(check.equivalent for check in self.checks) if self.checks else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stable JSON form."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bnfold": __version__,
+            "model": self.model,
+            "output": self.output,
+            "summary": {
+                "sites": len(self.sites),
+                "folded": len(self.folded),
+                "kept": len(self.kept),
+                "nodes_before": self.nodes_before,
+                "nodes_after": self.nodes_after,
+                "bytes_before": self.bytes_before,
+                "bytes_after": self.bytes_after,
+            },
+            "sites": [site.to_dict() for site in self.sites],
+            "checks": [check.to_dict() for check in self.checks],
+            "hints": list(self.hints),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
