@@ -6,7 +6,7 @@
     ├── InputError               exit 2   a file, option or argument that cannot be used
     │   └── ModelError           exit 2   the model file itself is unreadable or not valid ONNX
     ├── NotEquivalentError       exit 3   the result does not compute the same; nothing was written
-    └── ProviderError            exit 4   an execution provider or a package is missing or did not run
+    └── ProviderError            exit 4   a provider or package is missing or did not run
         └── MissingPackageError  exit 4   an optional dependency is not installed
 
 A message names the file or option first and quotes names; ``hint`` says what to do about it. Both
