@@ -1,0 +1,78 @@
+"""The data file beside a model: what it is called, and when it is no longer needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from bnfold.errors import InputError
+from bnfold.store.files import BLOCK, DataFile
+from bnfold.store.load import external_locations
+
+__all__ = ["data_name", "has_content", "obsolete_data"]
+
+
+def data_name(target: Path, data: Path) -> str:
+    """Return a name for a data file that nothing has, or that a file of the same content has."""
+    plain = f"{target.name}.data"
+    if not os.path.lexists(target.parent / plain):
+        return plain
+    file = DataFile.open(data, str(data))
+    digest = hashlib.sha256()
+    view = file.view()
+    for first in range(0, file.size, BLOCK):
+        digest.update(view[first : first + BLOCK])
+        file.release()
+    digits = digest.hexdigest()
+    hashed = [f"{target.name}.{digits[:count]}.data" for count in (8, 16, 32, 64)]
+    for name in (plain, *hashed):
+        final = target.parent / name
+        if not os.path.lexists(final):
+            return name
+        if final.is_file() and not final.is_symlink() and has_content(final, file):
+            return name
+    raise InputError(f"{target}: no name is left for its data file", hint="write it elsewhere")
+
+
+def has_content(path: Path, file: DataFile) -> bool:
+    """Whether the regular file at `path` has the bytes of `file`."""
+    if file.is_at(path):
+        return True
+    if path.stat().st_size != file.size:
+        return False
+    other = DataFile.open(path, str(path))
+    mine, theirs = file.view(), other.view()
+    for first in range(0, file.size, BLOCK):
+        if mine[first : first + BLOCK] != theirs[first : first + BLOCK]:
+            return False
+        file.release()
+        other.release()
+    return True
+
+
+def obsolete_data(target: Path, locations: set[str]) -> list[Path]:
+    """Return the data files that are in use by the model at `target` only.
+
+    That is: beside it, named after it, referred to by it, and by no other model of the directory.
+    A model that cannot be read might refer to anything; then nothing is obsolete.
+
+    Args:
+        target: The model that is about to be replaced.
+        locations: The data files of the new model.
+    """
+    if not target.is_file():
+        return []
+    pattern = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{8,64})?\.data")
+    names = {os.path.normpath(location) for location in external_locations(target) or ()}
+    names = {name for name in names if pattern.fullmatch(name)}
+    names -= {os.path.normpath(location) for location in locations}
+    for other in target.parent.glob("*.onnx") if names else ():
+        if other.name == target.name:
+            continue
+        used = external_locations(other)
+        if used is None:
+            return []
+        names -= {os.path.normpath(location) for location in used}
+    return [target.parent / name for name in sorted(names)]
