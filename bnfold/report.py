@@ -143,6 +143,8 @@ class CheckReport:
         feeds: Number of feeds that were compared.
         warnings: Sentences about the runtime itself, for example a reference that changes when
             the runtime optimizes it.
+        detail: Why nothing could be compared (inputs that differ, a candidate that does not run),
+            or None.
     """
 
     provider: str
@@ -151,6 +153,7 @@ class CheckReport:
     outputs: tuple[OutputComparison, ...]
     feeds: int = 0
     warnings: tuple[str, ...] = ()
+    detail: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of this comparison."""
@@ -161,6 +164,7 @@ class CheckReport:
             "feeds": self.feeds,
             "outputs": [output.to_dict() for output in self.outputs],
             "warnings": list(self.warnings),
+            "detail": self.detail,
         }
 
 

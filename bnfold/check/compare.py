@@ -1,0 +1,327 @@
+"""The verdict on one output for one feed.
+
+With r the reference, c the candidate and n any of the reference's neighbours (``noise``), all
+upcast to float64::
+
+    difference  D = max|c - r| / scale          scale = max|r|
+    noise       N = max(max|n - r| / scale, FLOOR * eps)
+    equivalent  D <= FACTOR * N
+
+``eps`` is that of the output's type: two results that differ by a rounding or two at the end are
+equal whatever the noise. The scale is taken over the elements that noise moves at all: a mask of
+-3e38 in a corner of the output must not make everything else look small. Where nothing moves, it is
+taken over all of them.
+
+NaN and infinity have to stand in the same places, except where noise alone changes them. Outputs
+that are not floats have to be equal; where noise alone flips some of their elements (the index of
+a maximum between two nearly equal values), as many may flip as ``FACTOR`` times the flips of the
+worst neighbour. Sequences, maps and optionals are compared tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfold.check.draws import Array
+from bnfold.check.noise import eps_of
+from bnfold.check.sessions import Value
+from bnfold.report import OutputComparison
+
+__all__ = ["FACTOR", "FLOOR", "Finding", "Tolerance", "Truth"]
+
+FACTOR = 8.0
+FLOOR = 2.0
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A caller's own rule: |c - r| <= atol + rtol * |r| for every element."""
+
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the comparison of one output on one feed says; fields as in ``OutputComparison``."""
+
+    equivalent: bool
+    difference: float = 0.0
+    noise: float = 0.0
+    max_abs: float = 0.0
+    allowed: float = 0.0
+    worst_index: tuple[int, ...] | None = None
+    detail: str | None = None
+
+    @property
+    def severity(self) -> tuple[bool, float]:
+        """Sorts findings: failures last, then by how much of what is allowed they use."""
+        used = self.difference / self.allowed if self.allowed else self.difference
+        return not self.equivalent, math.inf if math.isnan(used) else used
+
+    def named(self, name: str) -> OutputComparison:
+        """Return the report's form."""
+        exact = self.noise == 0 or not math.isfinite(self.difference)
+        return OutputComparison(
+            name=name,
+            equivalent=self.equivalent,
+            difference=self.difference,
+            noise=self.noise,
+            ratio=None if exact else self.difference / self.noise,
+            max_abs=self.max_abs,
+            allowed=self.allowed,
+            worst_index=self.worst_index,
+            detail=self.detail,
+        )
+
+
+def failure(detail: str) -> Finding:
+    """Return the finding for an output of which there is nothing to measure."""
+    return Finding(False, difference=math.inf, max_abs=math.inf, detail=detail)
+
+
+def flatten(value: Value) -> tuple[str, list[Array]]:
+    """Take a value apart.
+
+    Returns:
+        Its structure as text, with the types of its tensors, and the tensors in order. Lists of
+        maps with the same keys (the probabilities of a classifier) become one tensor of values.
+    """
+    if value is None:
+        return "none", []
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=repr)
+        parts = [flatten(value[key]) for key in keys]
+        text = ", ".join(f"{key!r}: {part[0]}" for key, part in zip(keys, parts, strict=True))
+        return f"map({text})", [leaf for part in parts for leaf in part[1]]
+    if isinstance(value, list | tuple):
+        parts = [flatten(item) for item in value]
+        structures = [part[0] for part in parts]
+        leaves = [leaf for part in parts for leaf in part[1]]
+        same = len(set(structures)) == 1 and len({leaf.shape for leaf in leaves}) == 1
+        if same and all(len(part[1]) == len(parts[0][1]) for part in parts):
+            width = len(parts[0][1])
+            stacked = [np.stack(leaves[start::width]) for start in range(width)]
+            return f"{len(parts)} x {structures[0]}", stacked
+        return f"sequence({', '.join(structures)})", leaves
+    array = np.asarray(value)
+    kind = "string" if array.dtype.kind in "OUS" else str(array.dtype)
+    return kind, [array]
+
+
+class Truth:
+    """One output of the reference on one feed, with what noise does to it.
+
+    Args:
+        value: The output.
+    """
+
+    def __init__(self, value: Value) -> None:
+        self._structure, leaves = flatten(value)
+        self._leaves = [_leaf(array) for array in leaves]
+        self._unstable_structure = False
+
+    def add_neighbour(self, value: Value) -> None:
+        """Learn from the same output of a neighbour of the reference."""
+        structure, leaves = flatten(value)
+        if structure != self._structure or len(leaves) != len(self._leaves):
+            self._unstable_structure = True
+            return
+        for leaf, array in zip(self._leaves, leaves, strict=True):
+            leaf.add_neighbour(array)
+
+    def rebased(self, value: Value) -> Truth:
+        """Return another value of the same output as the truth, with the noise of this one."""
+        other = Truth(value)
+        if other._structure == self._structure and len(other._leaves) == len(self._leaves):
+            other._unstable_structure = self._unstable_structure
+            for leaf, known in zip(other._leaves, self._leaves, strict=True):
+                leaf.take_noise(known)
+        return other
+
+    def compare(self, value: Value, tolerance: Tolerance | None = None) -> Finding:
+        """Compare the candidate's output; without a tolerance by the noise rule."""
+        structure, leaves = flatten(value)
+        if structure != self._structure or len(leaves) != len(self._leaves):
+            if self._unstable_structure:
+                return Finding(True, detail="unstable: noise alone changes its structure")
+            return failure(f"it is {structure}, but {self._structure} in the reference")
+        findings = [
+            leaf.compare(array, tolerance) for leaf, array in zip(self._leaves, leaves, strict=True)
+        ]
+        return max(findings, key=lambda finding: finding.severity, default=Finding(True))
+
+
+def _leaf(array: Array) -> _ExactLeaf | _FloatLeaf:
+    if eps_of(array.dtype) or array.dtype.kind == "c":
+        return _FloatLeaf(array)
+    return _ExactLeaf(array)
+
+
+class _ExactLeaf:
+    """Integers, booleans or strings."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.flips = 0
+        self.reshaped = False
+
+    def add_neighbour(self, other: Array) -> None:
+        if other.shape != self.array.shape:
+            self.reshaped = True
+        else:
+            self.flips = max(self.flips, int(np.count_nonzero(other != self.array)))
+
+    def take_noise(self, known: _ExactLeaf | _FloatLeaf) -> None:
+        if isinstance(known, _ExactLeaf):
+            self.flips, self.reshaped = known.flips, known.reshaped
+
+    def compare(self, other: Array, tolerance: Tolerance | None) -> Finding:
+        if other.shape != self.array.shape:
+            return _wrong_shape(self.array, other, unstable=self.reshaped)
+        unequal = np.asarray(other != self.array)
+        count = int(np.count_nonzero(unequal))
+        if not count:
+            detail = "unstable: noise alone flips elements" if self.flips else None
+            return Finding(True, detail=detail)
+        where = tuple(int(i) for i in np.argwhere(unequal)[0])
+        detail = f"{count} of {unequal.size} elements differ"
+        if self.array.dtype.kind not in "iu":
+            numbers = Finding(False, difference=math.inf, max_abs=math.inf, worst_index=where)
+        else:
+            ours, theirs = self.array.astype(np.float64), other.astype(np.float64)
+            numbers = _largest(np.abs(theirs - ours), float(np.abs(ours).max()))
+            if tolerance is not None:
+                limit = tolerance.atol + tolerance.rtol * np.abs(ours)
+                return _within(numbers, np.abs(theirs - ours), limit, float(np.abs(ours).max()))
+        allowed = int(FACTOR * self.flips)
+        if allowed:
+            detail += f"; unstable: noise alone flips up to {self.flips} of them"
+        return dataclasses.replace(numbers, equivalent=count <= allowed, detail=detail)
+
+
+class _FloatLeaf:
+    """Floating-point numbers."""
+
+    def __init__(self, array: Array) -> None:
+        self.dtype = array.dtype
+        self.values = _upcast(array)
+        self.finite = np.isfinite(self.values)
+        self.noise = 0.0
+        self.moved = np.zeros(array.shape, bool)
+        # Where noise alone changes NaN or infinity.
+        self.unstable = np.zeros(array.shape, bool)
+        self.reshaped = False
+
+    def add_neighbour(self, other: Array) -> None:
+        if other.shape != self.values.shape:
+            self.reshaped = True
+            return
+        values = _upcast(other)
+        self.unstable |= ~_same_kind(self.values, values)
+        distance = _distance(self.values, values, self.finite & np.isfinite(values))
+        self.moved |= distance > 0
+        self.noise = max(self.noise, float(distance.max(initial=0.0)))
+
+    def take_noise(self, known: _ExactLeaf | _FloatLeaf) -> None:
+        if isinstance(known, _FloatLeaf):
+            self.noise, self.reshaped = known.noise, known.reshaped
+            if known.values.shape == self.values.shape:
+                self.moved, self.unstable = known.moved, known.unstable
+
+    def compare(self, other: Array, tolerance: Tolerance | None) -> Finding:
+        if other.shape != self.values.shape:
+            return _wrong_shape(self.values, other, unstable=self.reshaped)
+        values = _upcast(other)
+        both = self.finite & np.isfinite(values)
+        distance = _distance(self.values, values, both)
+        magnitude = np.where(self.finite, np.abs(self.values), 0.0)
+        scale = self._scale(magnitude)
+        eps = eps_of(self.dtype) or float(np.finfo(np.float32).eps)
+        noise = max(self.noise / scale, FLOOR * eps)
+        numbers = dataclasses.replace(_largest(distance, scale), noise=noise)
+        other_kind = ~_same_kind(self.values, values) & ~self.unstable
+        if other_kind.any():
+            where = tuple(int(i) for i in np.argwhere(other_kind)[0])
+            count = int(np.count_nonzero(other_kind))
+            return dataclasses.replace(
+                failure(f"NaN or infinity in other places: {count} of {values.size} elements"),
+                noise=noise,
+                allowed=FACTOR * noise,
+                worst_index=where,
+            )
+        detail = "unstable: noise alone makes NaN or infinity" if self.unstable.any() else None
+        if not self.finite.any() and values.size:
+            detail = "it has no finite element"
+        numbers = dataclasses.replace(numbers, detail=detail)
+        if tolerance is not None:
+            limit = tolerance.atol + tolerance.rtol * magnitude
+            return _within(numbers, distance, limit, scale)
+        # A rounding or two of an element's own is never an error, however small the scale.
+        own = FACTOR * FLOOR * eps * magnitude
+        limit = np.maximum(FACTOR * noise * scale, own)
+        return _within(numbers, distance, limit, scale)
+
+    def _scale(self, magnitude: Array) -> float:
+        moved = float(magnitude[self.moved].max(initial=0.0))
+        return moved or float(magnitude.max(initial=0.0)) or 1.0
+
+
+def _upcast(array: Array) -> Array:
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def _same_kind(ours: Array, theirs: Array) -> Array:
+    """True where both are finite, both NaN, or the same infinity."""
+    nan = np.isnan(ours) & np.isnan(theirs)
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    return np.asarray(nan | finite | (ours == theirs))
+
+
+def _distance(ours: Array, theirs: Array, where: Array) -> Array:
+    zero = np.zeros((), ours.dtype)
+    return np.asarray(np.abs(np.where(where, theirs, zero) - np.where(where, ours, zero)))
+
+
+def _largest(distance: Array, scale: float) -> Finding:
+    """Return the finding that holds D, the largest difference and its index."""
+    if not distance.size:
+        return Finding(True)
+    flat = int(distance.argmax())
+    largest = float(distance.flat[flat])
+    return Finding(
+        True,
+        difference=largest / (scale or 1.0),
+        max_abs=largest,
+        worst_index=tuple(int(i) for i in np.unravel_index(flat, distance.shape)),
+    )
+
+
+def _within(numbers: Finding, distance: Array, limit: Array, scale: float) -> Finding:
+    """Judge every element by its own limit; the worst of them is the one that is shown."""
+    if not distance.size:
+        return numbers
+    with np.errstate(divide="ignore", invalid="ignore"):
+        used = np.where(distance == 0, 0.0, distance / limit)
+    worst = int(used.argmax())
+    if not used.flat[worst]:
+        return dataclasses.replace(numbers, allowed=float(limit.max()) / (scale or 1.0))
+    return dataclasses.replace(
+        numbers,
+        equivalent=bool(used.flat[worst] <= 1.0),
+        difference=float(distance.flat[worst]) / (scale or 1.0),
+        max_abs=float(distance.flat[worst]),
+        allowed=float(limit.flat[worst]) / (scale or 1.0),
+        worst_index=tuple(int(i) for i in np.unravel_index(worst, distance.shape)),
+    )
+
+
+def _wrong_shape(ours: Array, theirs: Array, *, unstable: bool) -> Finding:
+    if unstable:
+        return Finding(True, detail="unstable: noise alone changes its shape")
+    return failure(f"its shape is {theirs.shape}, but {ours.shape} in the reference")
