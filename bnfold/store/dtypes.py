@@ -23,7 +23,9 @@ __all__ = [
     "dtype_of",
     "encode",
     "from_fields",
+    "name_of",
     "payload_nbytes",
+    "quoted",
 ]
 
 Array = npt.NDArray[Any]
@@ -73,6 +75,9 @@ _FIELDS = {1: "float_data", 14: "float_data", 11: "double_data", 15: "double_dat
 """Where elements lie that are not in raw_data; all other types share int32_data."""
 
 _CHUNK = 1 << 20
+_MAX_RANK = 1000
+_SHOWN_DIMS = 12
+_SHOWN_TEXT = 200
 
 
 def dtype_of(data_type: int) -> np.dtype[Any] | None:
@@ -88,8 +93,10 @@ def payload_nbytes(tensor: onnx.TensorProto) -> int | None:
         The number of bytes, or None where it is not determined: strings, unknown types.
 
     Raises:
-        ValueError: A dimension is negative.
+        ValueError: A dimension is negative, or there are absurdly many.
     """
+    if len(tensor.dims) > _MAX_RANK:
+        raise ValueError("too many dimensions")
     if any(dim < 0 for dim in tensor.dims):
         raise ValueError("a dimension is negative")
     entry = _TYPES.get(tensor.data_type)
@@ -100,7 +107,25 @@ def describe(tensor: onnx.TensorProto) -> str:
     """Return type and shape for a message, such as ``float32[64, 3, 7, 7]``."""
     dtype = dtype_of(tensor.data_type)
     name = "string" if tensor.data_type == STRING else dtype and dtype.name
-    return f"{name or f'type {tensor.data_type}'}{list(tensor.dims)}"
+    dims = [str(dim) for dim in tensor.dims[: _SHOWN_DIMS + 1]]
+    if len(dims) > _SHOWN_DIMS:
+        dims[-1] = "..."
+    return f"{name or f'type {tensor.data_type}'}[{', '.join(dims)}]"
+
+
+def quoted(text: str) -> str:
+    """Return text from a file in quotes: one line, of bounded length, nothing unprintable."""
+    if len(text) > _SHOWN_TEXT:
+        text = f"{text[:_SHOWN_TEXT]}..."
+    return "'" + "".join(each if each.isprintable() else "\ufffd" for each in text) + "'"
+
+
+def name_of(tensor: onnx.TensorProto) -> str:
+    """Return the name of a tensor in quotes, also where it is not valid UTF-8."""
+    try:
+        return quoted(tensor.name)
+    except UnicodeDecodeError:
+        return "'\ufffd'"
 
 
 def decode(payload: memoryview | bytes, data_type: int, shape: tuple[int, ...]) -> Array:
@@ -169,11 +194,13 @@ def from_fields(tensor: onnx.TensorProto) -> Array:
         dtype, bits = entry
         field = _FIELDS.get(tensor.data_type, "int32_data")
         if field == "int32_data":
-            # Each entry holds the bits of one element, or one byte of packed elements.
+            # Each entry holds the bits of one element, or a byte of packed 2- or 4-bit elements.
             entries = np.array(tensor.int32_data, np.int32)
             width = np.dtype(f"u{dtype.itemsize}")
             array = entries.astype(width)
-            if bits % 8:
+            if bits == 6:
+                array &= 0x3F
+            elif bits < 8:
                 if len(array) != payload_nbytes(tensor):
                     raise ValueError("the number of elements is not that of its shape")
                 array = _unpack(array, math.prod(shape), bits)

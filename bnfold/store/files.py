@@ -13,13 +13,16 @@ from pathlib import Path
 
 from bnfold.errors import ModelError
 
-__all__ = ["BLOCK", "MAX_MODEL_BYTES", "DataFile", "FileRange", "identify", "write_all"]
+__all__ = ["BLOCK", "MAX_MODEL_BYTES", "RELEASE", "DataFile", "FileRange", "identify", "write_all"]
 
 BLOCK = 1 << 22
 """Bytes that are copied at a time where they pass through memory."""
 
 MAX_MODEL_BYTES = 2**31 - 1
 """Largest model file: protobuf reads no message that is larger."""
+
+RELEASE = 1 << 24
+"""Bytes that are looked at before mapped pages are given back."""
 
 _KERNEL_BLOCK = 1 << 26
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}

@@ -11,7 +11,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from bnfold.errors import ModelError
 from bnfold.store import wire
-from bnfold.store.files import BLOCK, FileRange, write_all
+from bnfold.store.files import BLOCK, RELEASE, FileRange, write_all
 from bnfold.store.tensors import LazyBytes, Record, TensorStore
 
 __all__ = ["DataLayout", "encode_skeleton", "lay_out", "write_pieces"]
@@ -21,7 +21,6 @@ _IS_DEFAULT, _IS_EXTERNAL = memoryview(b"\x70\x00"), memoryview(b"\x70\x01")
 _BIG = 1 << 20
 _BIG_ALIGNMENT = 1 << 16
 _ALIGNMENT = 64
-_RELEASE = 1 << 24
 
 
 @dataclass
@@ -134,7 +133,7 @@ def write_pieces(target: int, pieces: Iterable[wire.Piece], store: TensorStore) 
             for block in piece.blocks():
                 write_all(target, block)
                 since_release += block.nbytes
-                if since_release >= _RELEASE:
+                if since_release >= RELEASE:
                     store.release()
                     since_release = 0
     write_all(target, pending)

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from bnfold.errors import ModelError
 from bnfold.store import wire
-from bnfold.store.dtypes import describe, payload_nbytes
-from bnfold.store.files import MAX_MODEL_BYTES, DataFile, FileRange, identify
+from bnfold.store.dtypes import describe, name_of, payload_nbytes, quoted
+from bnfold.store.files import MAX_MODEL_BYTES, RELEASE, DataFile, FileRange, identify
 from bnfold.store.tensors import THRESHOLD, Record, TensorStore, iter_tensors
 
 __all__ = ["LoadedModel", "external_locations", "from_bytes", "load"]
@@ -90,15 +90,14 @@ def external_locations(path: Path) -> set[str] | None:
     """
     try:
         file = DataFile.open(path, str(path))
-        proto = _skeleton(file, TensorStore(str(path)))
-    except ModelError:
+        return {
+            entry.value
+            for tensor in iter_tensors(_skeleton(file, TensorStore(str(path))))
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    except (ModelError, UnicodeDecodeError):
         return None
-    return {
-        entry.value
-        for tensor in iter_tensors(proto)
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
 
 
 def _load(file: DataFile, label: str, path: Path | None, directory: Path | None) -> LoadedModel:
@@ -109,10 +108,10 @@ def _load(file: DataFile, label: str, path: Path | None, directory: Path | None)
     for tensor in iter_tensors(proto):
         _settle(tensor, store, opener)
     store.release()
-    # A data file may go by two locations; it counts once.
-    sizes = {os.path.realpath(data.path or ""): data.size for data in opener.files.values()}
-    size = file.size + sum(sizes.values())
-    return LoadedModel(proto, store, path, directory, size, file, opener.files)
+    # A file may go by two locations, or be the model itself; it counts once.
+    files = (file, *opener.files.values())
+    sizes = {each.path and os.path.realpath(each.path): each.size for each in files}
+    return LoadedModel(proto, store, path, directory, sum(sizes.values()), file, opener.files)
 
 
 def _skeleton(file: DataFile, store: TensorStore) -> onnx.ModelProto:
@@ -127,8 +126,10 @@ def _skeleton(file: DataFile, store: TensorStore) -> onnx.ModelProto:
         proto = _parse(view, file, store)
     except (wire.MalformedError, wire.UnusualError, DecodeError) as error:
         if head[:1] == b"\x08":  # ir_version comes first in every model
+            detail = "" if isinstance(error, DecodeError) else f": {error}"
             raise ModelError(
-                f"{store.label}: truncated or damaged: {error}", hint="download or export it again"
+                f"{store.label}: the file is truncated or damaged{detail}",
+                hint="download or export it again",
             ) from error
         raise _not_onnx(head, store) from error
     if not proto.HasField("graph"):
@@ -139,13 +140,19 @@ def _skeleton(file: DataFile, store: TensorStore) -> onnx.ModelProto:
 
 
 def _parse(view: memoryview, file: DataFile, store: TensorStore) -> onnx.ModelProto:
+    released = 0
+
+    def tensor(fields: list[wire.Field]) -> list[wire.Piece] | None:
+        # A page that is touched can bring megabytes around it into the mapping.
+        nonlocal released
+        if fields and fields[-1].hi - released > RELEASE:
+            file.release()
+            released = fields[-1].hi
+        return _cut(view, fields, file, store)
+
     proto = onnx.ModelProto()
     try:
-        pieces = wire.rewrite(
-            view,
-            enter=lambda lo, hi: hi - lo >= THRESHOLD,
-            tensor=lambda fields: _cut(view, fields, file, store),
-        )
+        pieces = wire.rewrite(view, enter=lambda lo, hi: hi - lo >= THRESHOLD, tensor=tensor)
         encoded = b"".join(piece for piece in pieces if isinstance(piece, memoryview))
         proto.ParseFromString(encoded)
     except (wire.UnusualError, DecodeError):
@@ -211,19 +218,17 @@ def _settle(tensor: onnx.TensorProto, store: TensorStore, external: _External) -
         needed = payload_nbytes(tensor)
     except ValueError as error:
         raise ModelError(
-            f"{store.label}: tensor '{tensor.name}' is {describe(tensor)}: {error}"
+            f"{store.label}: tensor {name_of(tensor)} is {describe(tensor)}: {error}"
         ) from error
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         found = len(tensor.raw_data)
         if needed is not None and tensor.HasField("raw_data") and found != needed:
             raise store.size_error(tensor, found, needed)
         return
-    if not any(entry.value.startswith(store.prefix) for entry in tensor.external_data):
+    record = next(filter(None, map(store.lookup, tensor.external_data)), None)
+    if record is None:
         external.resolve(tensor, needed)
-        return
-    record = store.find(tensor)
-    assert record is not None  # noqa: S101 - it carries a mark
-    if needed not in (None, record.payload.nbytes):
+    elif needed not in (None, record.payload.nbytes):
         raise store.size_error(tensor, record.payload.nbytes, needed or 0)
 
 
@@ -250,11 +255,14 @@ class _External:
             tensor: A tensor that refers to a data file.
             needed: Bytes that it needs, or None for a type that bnfold does not know.
         """
-        name = f"{self._label}: tensor '{tensor.name}'"
+        name = f"{self._label}: tensor {name_of(tensor)}"
         if tensor.data_type == onnx.TensorProto.STRING:
             raise ModelError(f"{name} has strings in external data, which ONNX does not allow")
         entries = tuple(tensor.external_data)
-        keys = {entry.key: entry.value for entry in entries}
+        try:
+            keys = {entry.key: entry.value for entry in entries}
+        except UnicodeDecodeError as error:
+            raise ModelError(f"{name} has external data whose keys are not text") from error
         location = keys.get("location", "")
         file = self._open(location, name)
         offset = _integer(keys.get("offset", "0"), f"{name}: external data offset")
@@ -267,7 +275,7 @@ class _External:
             what = identify(bytes(file.view()[:_HEAD]))
             raise ModelError(
                 f"{name} needs bytes {offset} to {offset + nbytes} of its external data "
-                f"'{location}', which has {file.size}",
+                f"{quoted(location)}, which has {file.size}",
                 hint=what[1] if "LFS" in what[0] else "the file is truncated or not the right one",
             )
         if needed not in (None, nbytes):
@@ -288,23 +296,23 @@ class _External:
             return self.files[location]
         if self._directory is None:
             raise ModelError(
-                f"{name} is in external data '{location}', and no directory is known for it",
+                f"{name} is in external data {quoted(location)}, and no directory is known for it",
                 hint="load the external data into the model, or pass the model's path",
             )
         if not location or not _is_inside(location):
             raise ModelError(
-                f"{name} is in external data '{location}', outside the model's directory",
+                f"{name} is in external data {quoted(location)}, outside the model's directory",
                 hint="keep the data file in the directory of the model",
             )
         path = self._directory / location
         real = Path(os.path.realpath(path)) if "\0" not in location else path
         if not any(real.is_relative_to(directory) for directory in self._allowed):
             raise ModelError(
-                f"{name} is in external data '{location}', "
+                f"{name} is in external data {quoted(location)}, "
                 "a link that leads out of the model's directory",
                 hint="copy the data file into the directory of the model",
             )
-        file = DataFile.open(path, f"{self._label}: external data '{location}'")
+        file = DataFile.open(path, f"{self._label}: external data {quoted(location)}")
         self._store.touch(file)
         self.files[location] = file
         return file
@@ -323,5 +331,5 @@ def _is_inside(location: str) -> bool:
 
 def _integer(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise ModelError(f"{what} is '{text}', not a number of bytes")
+        raise ModelError(f"{what} is {quoted(text)}, not a number of bytes")
     return int(text)

@@ -131,6 +131,10 @@ class Staged:
     ) -> None:
         self.discard()
 
+    def __del__(self) -> None:
+        if hasattr(self, "_is_done"):
+            self.discard()
+
     def commit(self) -> None:
         """Move the model to its target, and remove the data file that only the old one used.
 
@@ -200,6 +204,7 @@ class Staged:
             pieces, data = layout.lay_out(skeleton, store, location=name, spill=True)
         temporary = None
         if data.items:
+            _require_text(self.target)
             temporary = self._temporary()
             self._write_file(temporary, data.pieces(), store)
             name = data_name(self.target, temporary)
@@ -261,6 +266,16 @@ def _require_target(path: Path) -> None:
             raise InputError(f"{path}: a directory, not a file", hint="name a file in it")
         if not path.is_file():
             raise InputError(f"{path}: not a regular file", hint="name a file to write")
+
+
+def _require_text(path: Path) -> None:
+    """A model names its data file in UTF-8; a file name can be any bytes."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{path}: cannot name external data", hint="choose a name that is valid UTF-8"
+        ) from error
 
 
 def _mode_of(path: Path) -> int | None:

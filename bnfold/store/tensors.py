@@ -29,6 +29,7 @@ from bnfold.store.dtypes import (
     dtype_of,
     encode,
     from_fields,
+    name_of,
     payload_nbytes,
 )
 from bnfold.store.files import DataFile, FileRange
@@ -183,7 +184,10 @@ class TensorStore:
 
     def lookup(self, entry: onnx.StringStringEntryProto) -> Record | None:
         """Return the record that an entry of ``external_data`` marks, or None."""
-        if entry.key != "location" or not entry.value.startswith(self._prefix):
+        try:
+            if entry.key != "location" or not entry.value.startswith(self._prefix):
+                return None
+        except UnicodeDecodeError:
             return None
         return self._records[int(entry.value.removeprefix(self._prefix))]
 
@@ -229,13 +233,13 @@ class TensorStore:
                 payload = tensor.raw_data
             else:
                 return from_fields(tensor)
+            if nbytes is None:
+                raise self._error(tensor, f"is {describe(tensor)}, which cannot be raw data")
+            if nbytes != len(payload):
+                raise self.size_error(tensor, len(payload), nbytes)
+            return decode(payload, tensor.data_type, tuple(tensor.dims))
         except ValueError as error:
             raise self._error(tensor, f"is {describe(tensor)}: {error}") from error
-        if nbytes is None:
-            raise self._error(tensor, f"is {describe(tensor)}, which cannot be raw data")
-        if nbytes != len(payload):
-            raise self.size_error(tensor, len(payload), nbytes)
-        return decode(payload, tensor.data_type, tuple(tensor.dims))
 
     def attach(self, tensor: onnx.TensorProto, source: LazyTensor) -> None:
         """Give a tensor other values; they are computed when the model is saved.
@@ -254,7 +258,7 @@ class TensorStore:
         dtype = dtype_of(tensor.data_type)
         if dtype is None or dtype != source.dtype or tuple(tensor.dims) != tuple(source.shape):
             raise ValueError(
-                f"tensor '{tensor.name}' is {describe(tensor)}, "
+                f"tensor {name_of(tensor)} is {describe(tensor)}, "
                 f"its source {source.dtype.name}{list(source.shape)}"
             )
         nbytes = payload_nbytes(tensor)
@@ -317,7 +321,7 @@ class TensorStore:
         )
 
     def _error(self, tensor: onnx.TensorProto, problem: str) -> ModelError:
-        return ModelError(f"{self.label}: tensor '{tensor.name}' {problem}")
+        return ModelError(f"{self.label}: tensor {name_of(tensor)} {problem}")
 
     def _bytes(self, record: Record) -> memoryview:
         payload = record.payload
