@@ -26,10 +26,7 @@ it optimizes nothing, so that there is one report.
 from __future__ import annotations
 
 import os
-import sys
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from bnfold.check.compare import Tolerance
 from bnfold.check.data import load_feeds, save_feed
@@ -55,7 +52,7 @@ def check(  # noqa: PLR0913 - the command has these options
     rtol: float | None = None,
     atol: float | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str], None] | None = None,
     failing_feed: str | os.PathLike[str] | None = None,
 ) -> tuple[CheckReport, ...]:
     """Compare two models.
@@ -73,7 +70,7 @@ def check(  # noqa: PLR0913 - the command has these options
             element, in place of the noise rule.
         atol: See ``rtol``; in the units of the outputs.
         seed: Where the random numbers start. The same seed draws the same feeds.
-        progress: Called with the number of feeds that are done and their total.
+        progress: Called before each feed with what is being done, in a few words.
         failing_feed: Where to save the worst feed if the models are not equivalent, as ``.npz``.
 
     Returns:
@@ -101,19 +98,12 @@ def check(  # noqa: PLR0913 - the command has these options
         return tuple(different(outputs, name, level, why) for name in names for level in LEVELS)
     pairs = [open_pair(original, other, name) for name in names]
     prepared = [_prepare(pair, inputs or {}, dims or {}, data, seed) for pair in pairs]
-    total = sum(len(feeds) for feeds, _ in prepared)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
     reports: list[CheckReport] = []
     worst: Feed | None = None
     for pair, (feeds, hints) in zip(pairs, prepared, strict=True):
-        found, rejected = verify(pair, feeds, hints, tolerance=tolerance, seed=seed, step=step)
+        found, rejected = verify(
+            pair, feeds, hints, tolerance=tolerance, seed=seed, progress=progress
+        )
         reports += found
         worst = worst or rejected
     if worst is not None and failing_feed is not None:
@@ -152,13 +142,3 @@ def _prepare(
             raise
         drawn = []
     return given + drawn, hints
-
-
-class _CallableModule(types.ModuleType):
-    """Lets ``bnfold.check(...)`` work although ``bnfold.check`` is this package too."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> tuple[CheckReport, ...]:
-        return check(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule

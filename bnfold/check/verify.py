@@ -239,7 +239,7 @@ def verify(
     *,
     tolerance: Tolerance | None,
     seed: int,
-    step: Callable[[], None],
+    progress: Callable[[str], None] | None,
 ) -> tuple[list[CheckReport], Feed | None]:
     """Compare the pair on all feeds at every level.
 
@@ -249,7 +249,7 @@ def verify(
         hints: Advice by input name.
         tolerance: A caller's rule in place of the noise rule.
         seed: Where the random numbers of the noise start.
-        step: Called after each feed.
+        progress: Called before each feed with what is being done.
 
     Returns:
         One report for each level, and the worst feed that any of them rejects.
@@ -267,6 +267,8 @@ def verify(
     )
     start = time.monotonic()
     for index, feed in enumerate(feeds):
+        if progress is not None:
+            progress(f"{pair.provider}: feed {index + 1} of {len(feeds)}, {feed.name}")
         if index >= _LEAST_FEEDS and not feed.given and time.monotonic() - start > _PATIENCE:
             for tally in levels.tallies:
                 tally.warn(f"the models are slow: {index} of {len(feeds)} feeds were compared")
@@ -278,13 +280,11 @@ def verify(
                 raise InputError(
                     f"{feed.name}: the reference does not run on it: {error}"
                 ) from error
-            step()
             continue
         truths = [Truth(value) for value in values]
         for outputs in noise.first(feed, index):
             _add_neighbour(truths, outputs)
         levels.judge(feed, truths, noise.further(feed, index))
-        step()
     reports = [tally.report(pair.provider, pair.warnings) for tally in levels.tallies]
     rejected = [
         entry
