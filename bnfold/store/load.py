@@ -152,9 +152,10 @@ def _parse(view: memoryview, file: DataFile, store: TensorStore) -> onnx.ModelPr
 
     proto = onnx.ModelProto()
     try:
-        pieces = wire.rewrite(view, enter=lambda lo, hi: hi - lo >= THRESHOLD, tensor=tensor)
-        encoded = b"".join(piece for piece in pieces if isinstance(piece, memoryview))
-        proto.ParseFromString(encoded)
+        pieces = wire.rewrite(
+            view, enter=lambda lo, hi: hi - lo >= THRESHOLD, tensor=tensor, detach=True
+        )
+        proto.ParseFromString(b"".join(p for p in pieces if isinstance(p, memoryview)))
     except (wire.UnusualError, DecodeError):
         if len(view) > MAX_MODEL_BYTES:
             raise
@@ -201,15 +202,12 @@ def _cut(
         )
     )
     entry = onnx.StringStringEntryProto(key="location", value=mark).SerializeToString()
-    return wire.compose(
-        view,
-        fields,
-        without={field, *location},
-        add={
-            _EXTERNAL_DATA: [wire.header(_EXTERNAL_DATA, len(entry)), memoryview(entry)],
-            _DATA_LOCATION: [memoryview(b"\x70\x01")],
-        },
-    )
+    encoded = bytearray(wire.header(_EXTERNAL_DATA, len(entry)))
+    encoded += entry + b"\x70\x01"
+    for each in fields:
+        if each not in (field, *location):
+            encoded += view[each.start : each.hi]
+    return [memoryview(encoded)]
 
 
 def _settle(tensor: onnx.TensorProto, store: TensorStore, external: _External) -> None:

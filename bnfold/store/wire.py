@@ -220,6 +220,7 @@ def rewrite(
     *,
     enter: Callable[[int, int], bool],
     tensor: Callable[[list[Field]], list[Piece] | None],
+    detach: bool = False,
 ) -> list[Piece]:
     """Walk an encoded ModelProto and replace some of its tensors.
 
@@ -228,6 +229,7 @@ def rewrite(
         enter: Called with the start and end of a message; False leaves all of it as it is.
         tensor: Called with the fields of every TensorProto that was entered; returns the encoded
             tensor that takes its place, or None.
+        detach: Whether slices of the buffer are copied at once, so that it is read in one pass.
 
     Returns:
         The encoded model in pieces, the lengths of all enclosing messages recomputed.
@@ -236,6 +238,10 @@ def rewrite(
         MalformedError: The bytes are no ModelProto, or nest deeper than `MAX_DEPTH`.
         UnusualError: The result would depend on how protobuf merges repeated messages.
     """
+
+    def cut(lo: int, hi: int) -> memoryview:
+        piece = buffer[lo:hi]
+        return memoryview(bytes(piece)) if detach else piece
 
     def message(kind: str, start: int, end: int, depth: int) -> list[Piece] | None:
         if depth > MAX_DEPTH:
@@ -260,8 +266,8 @@ def rewrite(
             if replaced is None:
                 continue
             nbytes = sum(piece.nbytes for piece in replaced)
-            pieces += (buffer[copied : field.start], header(field.number, nbytes), *replaced)
+            pieces += (cut(copied, field.start), header(field.number, nbytes), *replaced)
             copied = field.hi
-        return [*pieces, buffer[copied:end]] if pieces else None
+        return [*pieces, cut(copied, end)] if pieces else None
 
-    return message("ModelProto", 0, len(buffer), 1) or [buffer]
+    return message("ModelProto", 0, len(buffer), 1) or [cut(0, len(buffer))]
