@@ -23,9 +23,9 @@ __all__ = [
     "dtype_of",
     "encode",
     "from_fields",
-    "name_of",
     "payload_nbytes",
     "quoted",
+    "text_of",
 ]
 
 Array = npt.NDArray[Any]
@@ -113,19 +113,17 @@ def describe(tensor: onnx.TensorProto) -> str:
     return f"{name or f'type {tensor.data_type}'}[{', '.join(dims)}]"
 
 
-def quoted(text: str) -> str:
+def text_of(value: str | bytes) -> str:
+    """Return the text of a protobuf string; one that is not valid UTF-8 comes as bytes."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def quoted(value: str | bytes) -> str:
     """Return text from a file in quotes: one line, of bounded length, nothing unprintable."""
+    text = text_of(value)
     if len(text) > _SHOWN_TEXT:
         text = f"{text[:_SHOWN_TEXT]}..."
     return "'" + "".join(each if each.isprintable() else "\ufffd" for each in text) + "'"
-
-
-def name_of(tensor: onnx.TensorProto) -> str:
-    """Return the name of a tensor in quotes, also where it is not valid UTF-8."""
-    try:
-        return quoted(tensor.name)
-    except UnicodeDecodeError:
-        return "'\ufffd'"
 
 
 def decode(payload: memoryview | bytes, data_type: int, shape: tuple[int, ...]) -> Array:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from bnfold.errors import ModelError
 from bnfold.store import wire
-from bnfold.store.dtypes import describe, name_of, payload_nbytes, quoted
+from bnfold.store.dtypes import describe, payload_nbytes, quoted, text_of
 from bnfold.store.files import MAX_MODEL_BYTES, RELEASE, DataFile, FileRange, identify
 from bnfold.store.tensors import THRESHOLD, Record, TensorStore, iter_tensors
 
@@ -91,12 +91,12 @@ def external_locations(path: Path) -> set[str] | None:
     try:
         file = DataFile.open(path, str(path))
         return {
-            entry.value
+            text_of(entry.value)
             for tensor in iter_tensors(_skeleton(file, TensorStore(str(path))))
             for entry in tensor.external_data
             if entry.key == "location"
         }
-    except (ModelError, UnicodeDecodeError):
+    except ModelError:
         return None
 
 
@@ -216,7 +216,7 @@ def _settle(tensor: onnx.TensorProto, store: TensorStore, external: _External) -
         needed = payload_nbytes(tensor)
     except ValueError as error:
         raise ModelError(
-            f"{store.label}: tensor {name_of(tensor)} is {describe(tensor)}: {error}"
+            f"{store.label}: tensor {quoted(tensor.name)} is {describe(tensor)}: {error}"
         ) from error
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         found = len(tensor.raw_data)
@@ -253,14 +253,11 @@ class _External:
             tensor: A tensor that refers to a data file.
             needed: Bytes that it needs, or None for a type that bnfold does not know.
         """
-        name = f"{self._label}: tensor {name_of(tensor)}"
+        name = f"{self._label}: tensor {quoted(tensor.name)}"
         if tensor.data_type == onnx.TensorProto.STRING:
             raise ModelError(f"{name} has strings in external data, which ONNX does not allow")
         entries = tuple(tensor.external_data)
-        try:
-            keys = {entry.key: entry.value for entry in entries}
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{name} has external data whose keys are not text") from error
+        keys = {text_of(entry.key): text_of(entry.value) for entry in entries}
         location = keys.get("location", "")
         file = self._open(location, name)
         offset = _integer(keys.get("offset", "0"), f"{name}: external data offset")

@@ -29,8 +29,9 @@ from bnfold.store.dtypes import (
     dtype_of,
     encode,
     from_fields,
-    name_of,
     payload_nbytes,
+    quoted,
+    text_of,
 )
 from bnfold.store.files import DataFile, FileRange
 
@@ -184,12 +185,10 @@ class TensorStore:
 
     def lookup(self, entry: onnx.StringStringEntryProto) -> Record | None:
         """Return the record that an entry of ``external_data`` marks, or None."""
-        try:
-            if entry.key != "location" or not entry.value.startswith(self._prefix):
-                return None
-        except UnicodeDecodeError:
+        value = text_of(entry.value)
+        if entry.key != "location" or not value.startswith(self._prefix):
             return None
-        return self._records[int(entry.value.removeprefix(self._prefix))]
+        return self._records[int(value.removeprefix(self._prefix))]
 
     def find(self, tensor: onnx.TensorProto) -> Record | None:
         """Return the record of a tensor, or None for one that carries no mark of this store.
@@ -258,7 +257,7 @@ class TensorStore:
         dtype = dtype_of(tensor.data_type)
         if dtype is None or dtype != source.dtype or tuple(tensor.dims) != tuple(source.shape):
             raise ValueError(
-                f"tensor {name_of(tensor)} is {describe(tensor)}, "
+                f"tensor {quoted(tensor.name)} is {describe(tensor)}, "
                 f"its source {source.dtype.name}{list(source.shape)}"
             )
         nbytes = payload_nbytes(tensor)
@@ -321,7 +320,7 @@ class TensorStore:
         )
 
     def _error(self, tensor: onnx.TensorProto, problem: str) -> ModelError:
-        return ModelError(f"{self.label}: tensor {name_of(tensor)} {problem}")
+        return ModelError(f"{self.label}: tensor {quoted(tensor.name)} {problem}")
 
     def _bytes(self, record: Record) -> memoryview:
         payload = record.payload
