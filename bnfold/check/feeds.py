@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfold.check.draws import draw_values, numpy_dtype
+from bnfold.check.draws import draw_values, is_float, numpy_dtype
 from bnfold.check.hints import Hint
 from bnfold.check.model import ValueSpec
 from bnfold.check.sessions import Value
 from bnfold.errors import InputError
 
-__all__ = ["Feed", "apply_shapes", "random_feeds", "sizes_of"]
+__all__ = ["Feed", "apply_shapes", "milder", "random_feeds", "sizes_of"]
 
 # (kind, at the second size?): a first feed that is small, then one of every kind.
 _PLAN = (
@@ -213,9 +213,20 @@ def random_feeds(
     ]
 
 
+def milder(feed: Feed, hints: Mapping[str, Hint]) -> Feed:
+    """Return the feed with its floats an eighth as large: a power of two rounds nothing."""
+    arrays = {
+        name: value / np.asarray(8, value.dtype)
+        if isinstance(value, np.ndarray) and is_float(value.dtype) and not hints[name].is_size
+        else value
+        for name, value in feed.arrays.items()
+    }
+    return dataclasses.replace(feed, name=f"{feed.name} / 8", arrays=arrays)
+
+
 def _is_float_spec(spec: ValueSpec) -> bool:
     dtype = numpy_dtype(spec.elem_type)
-    return dtype is not None and dtype.kind not in "biuO"
+    return dtype is not None and is_float(dtype)
 
 
 class _Drawer:

@@ -198,8 +198,11 @@ def _outputs(runner: Runner, feed: Feed) -> Iterator[list[Value]]:
 
 
 def eps_of(dtype: np.dtype[Any]) -> float:
-    """The spacing of floats at 1 in a type; 0 for types that are exact."""
-    if not is_float(dtype):
+    """The spacing at 1 of a floating-point or complex type; 0 for types that are exact."""
+    if not is_float(dtype) and dtype.kind not in "fcV":
         return 0.0
-    finfo: Any = ml_dtypes.finfo
-    return float(finfo(dtype).eps)
+    try:
+        finfo: Any = ml_dtypes.finfo
+        return float(finfo(dtype).eps)
+    except ValueError:
+        return 0.0

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bnfold.check.compare import Finding, Tolerance, Truth, failure
+from bnfold.check.compare import Finding, Tolerance, Truth, failure, fits_range
 from bnfold.check.draws import Array
-from bnfold.check.feeds import Feed
+from bnfold.check.feeds import Feed, milder
 from bnfold.check.hints import Hint
 from bnfold.check.model import Model
 from bnfold.check.noise import NoiseSource
@@ -34,6 +34,8 @@ __all__ = ["Pair", "different", "open_pair", "verify"]
 # Drawn feeds beyond the first few are given up after this many seconds.
 _PATIENCE = 120.0
 _LEAST_FEEDS = 3
+# How often a feed that overflows is made weaker before it is taken as it is.
+_WEAKENINGS = 4
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ def verify(
                 tally.warn(f"the models are slow: {index} of {len(feeds)} feeds were compared")
             break
         try:
-            values = pair.truth.run(feed.arrays)
+            feed, values = _run_within_range(pair.truth, feed, hints)
         except RunError as error:
             if feed.given:
                 raise InputError(
@@ -294,6 +296,25 @@ def verify(
     ]
     worst = max(rejected, key=lambda entry: entry[0].severity, default=None)
     return reports, worst[1] if worst else None
+
+
+def _run_within_range(
+    truth: Runner, feed: Feed, hints: Mapping[str, Hint]
+) -> tuple[Feed, list[Value]]:
+    """Run the reference, on weaker values where a drawn feed makes it overflow.
+
+    Close to the largest number of a type it is chance whether a sum overflows.
+    """
+    values = truth.run(feed.arrays)
+    if feed.given or fits_range(values):
+        return feed, values
+    weaker = feed
+    for _ in range(_WEAKENINGS):
+        weaker = milder(weaker, hints)
+        outcome = _try_run(truth, weaker)
+        if isinstance(outcome, list) and fits_range(outcome):
+            return weaker, outcome
+    return feed, values
 
 
 def _add_neighbour(truths: Sequence[Truth], outputs: Sequence[Value]) -> None:
