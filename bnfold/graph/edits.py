@@ -1,0 +1,268 @@
+"""Carries out the edits of a plan on a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from bnfold.graph.constants import Constant, Constants
+from bnfold.graph.index import Graph, Node, Scope, Use, Value
+from bnfold.graph.plan import (
+    AppendAdd,
+    Become,
+    Bypass,
+    Edit,
+    Plan,
+    SetAttributes,
+    SetConstant,
+)
+from bnfold.lazy import Scaled
+from bnfold.store import ArraySource, LazyTensor, TensorStore
+
+__all__ = ["Editor"]
+
+UNIFORM_FROM = 1024
+FRESH_SUFFIX = "_folded"
+
+
+class Editor:
+    """Applies plans, and writes the constants they made at the end.
+
+    Args:
+        graph: The model.
+        constants: Told about every constant that changes.
+        tensors: Takes the data of new tensors when :meth:`finish` is called.
+    """
+
+    def __init__(self, graph: Graph, constants: Constants, tensors: TensorStore) -> None:
+        self.graph = graph
+        self.constants = constants
+        self.tensors = tensors
+        self._made: dict[Value, None] = {}
+        self._dead: list[Value] = []
+
+    def apply(self, plan: Plan) -> None:
+        """Carry out all edits of a plan."""
+        names = {value: value.name for value in plan.changed}
+        constants = [edit for edit in plan.edits if isinstance(edit, SetConstant)]
+        for edit in plan.edits:
+            self._apply(edit, plan, constants)
+        for value, name in names.items():
+            # a value that still has its old name would give it another meaning
+            if value.scope.values.get(name) is value and value.name == name:
+                self.graph.rename(value, self.graph.fresh(f"{name}{FRESH_SUFFIX}"))
+        self._sweep()
+
+    def _apply(self, edit: Edit, plan: Plan, constants: Sequence[SetConstant]) -> None:
+        match edit:
+            case SetConstant():
+                self._set_constant(edit, constants)
+            case SetAttributes():
+                _set_attributes(edit.node, edit.values)
+            case Become():
+                _set_attributes(edit.node, dict.fromkeys(edit.node.attributes))
+                edit.node.proto.op_type = edit.op_type
+            case AppendAdd():
+                self._append_add(edit)
+            case Bypass():
+                self._bypass(edit, keep_output_name=plan.direction == "backward")
+
+    # --- nodes
+
+    def _bypass(self, edit: Bypass, *, keep_output_name: bool) -> None:
+        node = edit.node
+        source, result = node.inputs[edit.index], node.outputs[0]
+        assert source is not None and result is not None  # noqa: S101, PT018 - a rule has seen both
+        alone = set(source.uses) == {Use(node, edit.index)} and source.scope is node.scope
+        fixed = source.producer is None or source.is_output or source.is_protected or not alone
+        if fixed and (result.is_output or result.is_protected):
+            self._become_identity(node, edit.index)
+            return
+        readers = list(result.uses)
+        for use in readers:
+            self.graph.connect(use.node, use.index, source)
+        name, is_output, described = result.name, result.is_output, result.described_as
+        self._drop_inputs(node)
+        self.graph.remove(node)
+        if not fixed and (keep_output_name or is_output):
+            source.described_as = described
+            source.is_output, source.is_protected = is_output, result.is_protected
+            self.graph.rename(source, name)
+
+    def _become_identity(self, node: Node, index: int) -> None:
+        source = node.inputs[index]
+        self._drop_inputs(node)
+        for place in range(len(node.inputs)):
+            self.graph.connect(node, place, None)
+        del node.inputs[1:], node.proto.input[1:]
+        self.graph.connect(node, 0, source)
+        _set_attributes(node, dict.fromkeys(node.attributes))
+        node.proto.op_type = "Identity"
+        node.proto.domain = ""
+
+    def _append_add(self, edit: AppendAdd) -> None:
+        node = edit.node
+        result = node.outputs[0]
+        assert result is not None  # noqa: S101 - a rule has seen it
+        scope = node.scope
+        product = self.graph.new_value(scope, f"{result.name}_product", like=result)
+        product.described_as = ""
+        product.producer = node
+        node.outputs[0] = product
+        node.proto.output[0] = product.name
+        constant = self._new_constant(scope, f"{node.name}_shift", edit.data, edit.elem_type, node)
+        name = self.graph.fresh(f"{node.name}_shift_add")
+        proto = helper.make_node("Add", [], [""], name=name)
+        self.graph.insert(proto, [product, constant], result, after=node)
+
+    # --- constants
+
+    def _set_constant(self, edit: SetConstant, together: Sequence[SetConstant]) -> None:
+        node, index = edit.node, edit.index
+        old = node.input(index)
+        if old is not None and self._may_change_in_place(old, edit, together):
+            self._store(old, edit.data, edit.elem_type)
+            return
+        base = f"{node.name}_{edit.role}" if old is None else f"{old.name}{FRESH_SUFFIX}"
+        new = self._new_constant(node.scope, base, edit.data, edit.elem_type, node)
+        if old is not None:
+            self._dead.append(old)
+        self.graph.connect(node, index, new)
+
+    def _may_change_in_place(
+        self, old: Value, edit: SetConstant, together: Sequence[SetConstant]
+    ) -> bool:
+        """An initializer keeps its name if every use of it changes alike."""
+        if old.tensor is None or old.is_output or old.is_protected:
+            return False
+        if old.tensor.data_type != edit.elem_type:
+            return False
+        if tuple(old.tensor.dims) != edit.data.shape:
+            return False  # what describes the old shape elsewhere would be wrong
+        same = {
+            Use(other.node, other.index) for other in together if _same_data(other.data, edit.data)
+        }
+        return set(old.uses) <= same
+
+    def _new_constant(
+        self, scope: Scope, base: str, data: Scaled | NDArray[Any], elem_type: int, reader: Node
+    ) -> Value:
+        value = self.graph.new_value(scope, base)
+        self._store(value, data, elem_type)
+        uniform = isinstance(data, Scaled) and data.is_uniform and data.base.size >= UNIFORM_FROM
+        if scope.is_function or self.graph.constants_as_nodes or uniform:
+            name = self.graph.fresh(f"{value.name}_node")
+            proto = helper.make_node("Constant", [], [""], name=name)
+            self.graph.insert(proto, [], value, before=reader)
+        else:
+            value.tensor = TensorProto(name=value.name, dims=data.shape, data_type=elem_type)
+        return value
+
+    def _store(self, value: Value, data: Scaled | NDArray[Any], elem_type: int) -> None:
+        if isinstance(data, Scaled):
+            value.lazy = data
+            self.constants.set(value, Constant(elem_type, data.base, data.scale))
+        else:
+            value.lazy = ArraySource(data)
+            self.constants.set(value, Constant(elem_type, data))
+        value.elem_type, value.shape = elem_type, data.shape
+        self._made[value] = None
+
+    def finish(self) -> None:
+        """Give every new tensor its data and write the graph back."""
+        for value in self._made:
+            if value.lazy is None or value.scope.values.get(value.name) is not value:
+                continue
+            if value.tensor is not None:
+                self._fill(value.tensor, value.lazy, value)
+            elif value.producer is not None and value.producer.alive:
+                self._fill_node(value.producer, value)
+        self.graph.write_back()
+
+    def _fill(self, tensor: TensorProto, lazy: LazyTensor, value: Value) -> None:
+        tensor.data_type = value.elem_type
+        tensor.dims[:] = lazy.shape
+        self.tensors.attach(tensor, lazy)
+
+    def _fill_node(self, node: Node, value: Value) -> None:
+        lazy = value.lazy
+        assert lazy is not None  # noqa: S101 - finish() has seen it
+        if (
+            isinstance(lazy, Scaled)
+            and lazy.is_uniform
+            and lazy.base.size >= UNIFORM_FROM
+            and node.opset >= 9
+        ):
+            self._fill_uniform(node, value, lazy)
+            return
+        attribute = node.proto.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+        attribute.t.name = value.name
+        self._fill(attribute.t, lazy, value)
+
+    def _fill_uniform(self, node: Node, value: Value, lazy: Scaled) -> None:
+        """A tensor of one number stays the few bytes that it was."""
+        first = Scaled(lazy.base[(slice(0, 1),) * lazy.base.ndim], lazy.scale, lazy.dtype)
+        number = TensorProto(dims=[1], data_type=value.elem_type)
+        number.raw_data = first.rounded().reshape(1).tobytes()
+        shape = self.graph.new_value(node.scope, f"{value.name}_shape")
+        dims = helper.make_tensor("", TensorProto.INT64, [len(lazy.shape)], lazy.shape)
+        name = self.graph.fresh(f"{shape.name}_node")
+        source = helper.make_node("Constant", [], [""], name=name, value=dims)
+        self.graph.insert(source, [], shape, before=node)
+        node.proto.op_type = "ConstantOfShape"
+        attribute = node.proto.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+        attribute.t.CopyFrom(number)
+        self.graph.connect(node, 0, shape)
+
+    # --- what nothing reads any more
+
+    def _drop_inputs(self, node: Node) -> None:
+        self._dead += [value for value in node.inputs if value is not None]
+
+    def _sweep(self) -> None:
+        while self._dead:
+            value = self._dead.pop()
+            if value.uses or value.is_output or value.is_protected:
+                continue
+            known = value.scope.values.get(value.name) is value
+            if value.tensor is not None and known and not self.constants.is_overridable(value):
+                self.graph.drop_initializer(value)
+            node = value.producer
+            if node is None or not node.alive or any(_is_read(v) for v in node.outputs):
+                continue
+            if not any(attribute.HasField("g") for attribute in node.attributes.values()):
+                self._drop_inputs(node)
+                self.graph.remove(node)
+
+
+def _is_read(value: Value | None) -> bool:
+    return value is not None and bool(value.uses or value.is_output or value.is_protected)
+
+
+def _same_data(left: Scaled | NDArray[Any], right: Scaled | NDArray[Any]) -> bool:
+    if left is right:
+        return True
+    if not isinstance(left, Scaled) or not isinstance(right, Scaled):
+        return False
+    if left.dtype != right.dtype or left.shape != right.shape:
+        return False
+    if left.base is not right.base and not np.array_equal(left.base, right.base):
+        return False
+    if left.scale is None or right.scale is None:
+        return left.scale is right.scale
+    return np.array_equal(left.scale, right.scale)
+
+
+def _set_attributes(node: Node, values: Any) -> None:
+    for name, value in values.items():
+        kept = [attribute for attribute in node.proto.attribute if attribute.name != name]
+        if value is not None:
+            kept.append(helper.make_attribute(name, value))
+        del node.proto.attribute[:]
+        node.proto.attribute.extend(kept)
+    node.attributes = {attribute.name: attribute for attribute in node.proto.attribute}

@@ -1,0 +1,116 @@
+"""What a rule may ask about a graph: constants, shapes, ranks, why something is unknown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from bnfold.affine import Affine
+from bnfold.graph.constants import Constant, Constants
+from bnfold.graph.index import Node, Value
+from bnfold.graph.plan import Refusal
+from bnfold.graph.shapes import Dims
+from bnfold.report import Reason
+
+__all__ = ["Facts"]
+
+SAME_RANK = {
+    "BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "Sigmoid", "Tanh",
+    "Clip", "Cast", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Transpose",
+    "InstanceNormalization", "GroupNormalization", "Elu", "Selu", "HardSigmoid", "HardSwish",
+    "Softmax", "Concat", "Slice", "Split", "Pad",
+}  # fmt: skip
+
+
+@dataclass
+class Facts:
+    """Read-only knowledge for rules.
+
+    Attributes:
+        constants: Evaluates constant expressions.
+        excluded: Nodes that the user asked to leave alone.
+    """
+
+    constants: Constants
+    excluded: set[Node] = field(default_factory=set)
+
+    def constant(self, value: Value | None) -> Constant | None:
+        """The float constant that a value is, or None."""
+        found = self.constants.get(value)
+        return found if found is not None and found.is_float else None
+
+    def integers(self, value: Value | None) -> list[int] | None:
+        """The values of a small integer tensor, or None where it is not constant."""
+        found = self.constants.get(value)
+        if found is None or found.is_float or found.any_shape or found.data.size > 1 << 20:
+            return None
+        return found.integers()
+
+    def dims(self, value: Value | None) -> Dims | None:
+        """The shape of a value, or None where not even the rank is known."""
+        return None if value is None else value.shape
+
+    def rank(self, value: Value | None) -> int | None:
+        """The rank of a value; where inference is silent, from the weights of its producers."""
+        for _ in range(64):
+            if value is None:
+                return None
+            if value.shape is not None:
+                return len(value.shape)
+            node = value.producer
+            if node is None:
+                return None
+            if node.op in ("Conv", "ConvTranspose"):
+                value = node.input(1)
+            elif node.op == "Gemm":
+                return 2
+            elif node.op in SAME_RANK:
+                value = node.input(0)
+            else:
+                return None
+        return None
+
+    def not_constant(self, node: Node, index: int, role: str) -> Refusal:
+        """Why input ``index`` of ``node`` is not a constant."""
+        value = node.input(index)
+        name = "" if value is None else value.name
+        if value is not None and self.constants.is_overridable(value):
+            return Refusal(
+                Reason.OVERRIDABLE_INITIALIZER,
+                f'the {role} "{name}" of "{node.name}" is a graph input too: callers may replace it',
+            )
+        return Refusal(
+            Reason.DYNAMIC_WEIGHT, f'the {role} "{name}" of "{node.name}" is not a float constant'
+        )
+
+
+def fit(affine: Affine, value: Value, facts: Facts, node: Node) -> Affine | Refusal:
+    """Restrict an affine of a broadcast result to one operand.
+
+    The operand's axes align with the last axes of the result. It can follow only where the affine
+    does not vary along an axis that broadcasting stretches.
+
+    Args:
+        affine: Acts on the result.
+        value: The operand.
+        facts: For its shape.
+        node: For the message.
+    """
+    rank = facts.rank(value)
+    if rank is None or rank > affine.rank:
+        return Refusal(Reason.UNKNOWN_SHAPE, f'the rank of "{value.name}" is unknown')
+    extra = affine.rank - rank
+    dims = facts.dims(value)
+    for axis in affine.axes:
+        length = None if axis < extra or dims is None else dims[axis - extra]
+        if axis < extra or length == 1:
+            return Refusal(
+                Reason.NOT_PER_CHANNEL,
+                f'"{node.name}" broadcasts "{value.name}" along the axis of the affine',
+            )
+        sizes = {array.shape[axis] for array in (affine.scale, affine.shift, affine.center)} - {1}
+        if {length} != sizes:
+            return Refusal(
+                Reason.UNKNOWN_SHAPE,
+                f'axis {axis - extra} of "{value.name}" is not proved to be {max(sizes)} long',
+            )
+    return affine.map(lambda array: array.reshape(array.shape[extra:]))

@@ -1,0 +1,211 @@
+"""Finds sites, plans, applies, and repeats until nothing changes.
+
+The only module that changes a graph. Sites are tried in topological order, first towards their
+producers, then towards their consumers; a fold can make room for another, so what stayed is tried
+again until a round folds nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfold.graph import shapes, sites
+from bnfold.graph.constants import Constants
+from bnfold.graph.edits import Editor
+from bnfold.graph.facts import Facts
+from bnfold.graph.index import Graph, Node
+from bnfold.graph.plan import Bypass, Plan, Refusal
+from bnfold.graph.planner import plan_backward, plan_forward
+from bnfold.graph.sites import Candidate, Site
+from bnfold.report import FoldReport, Reason, Verdict
+from bnfold.store import LoadedModel
+
+__all__ = ["FoldOptions", "fold_model"]
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """What a user may ask of a fold.
+
+    Attributes:
+        keep: Globs on site names; matching sites are left alone.
+        freeze_initializers: Treat initializers that callers could override as constants, and take
+            them out of the graph inputs.
+    """
+
+    keep: tuple[str, ...] = ()
+    freeze_initializers: bool = False
+
+
+@dataclass(eq=False)
+class _Record:
+    """What has become of one candidate so far."""
+
+    candidate: Candidate
+    direction: str | None = None
+    into: list[Node] = field(default_factory=list)
+    through: list[Node] = field(default_factory=list)
+    refusal: Refusal | None = None
+    eaten_by: _Record | None = None
+
+    def took(self, plan: Plan) -> None:
+        self.direction = plan.direction
+        self.into += plan.into
+        self.through += plan.through
+
+
+def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bool]:
+    """Fold everything that can be folded exactly.
+
+    Args:
+        model: Edited in place: the skeleton changes, new tensors are attached to its store.
+        options: What to leave alone.
+
+    Returns:
+        The report, and whether the model has changed at all.
+    """
+    graph = Graph(model.proto)
+    shapes.infer(graph)
+    before = len(model.proto.graph.node)
+    frozen = options.freeze_initializers and model.proto.ir_version >= 4 and graph.freeze()
+    constants = Constants(graph, model.tensors)
+    facts = Facts(constants)
+    folder = _Folder(graph, facts, Editor(graph, constants, model.tensors), options.keep)
+    changed = folder.run() or frozen
+    if changed:
+        folder.editor.finish()
+    verdicts = tuple(folder.verdicts())
+    report = FoldReport(
+        model=None if model.path is None else str(model.path),
+        output=None,
+        sites=verdicts,
+        nodes_before=before,
+        nodes_after=len(model.proto.graph.node),
+        bytes_before=model.size,
+        hints=tuple(_hints(verdicts)),
+    )
+    return report, changed
+
+
+class _Folder:
+    def __init__(self, graph: Graph, facts: Facts, editor: Editor, keep: tuple[str, ...]) -> None:
+        self.facts = facts
+        self.editor = editor
+        self.records = [_Record(found) for found in sites.find(graph, facts, keep)]
+        self.owners = {node: record for record in self.records for node in record.candidate.nodes}
+
+    def run(self) -> bool:
+        """Fold until nothing changes; True if anything did."""
+        changed = False
+        left = self.records
+        while left:
+            folded = [record for record in left if self._try(record)]
+            if not folded:
+                break
+            changed = True
+            left = [record for record in left if not record.candidate.is_gone]
+        return changed
+
+    def _try(self, record: _Record) -> bool:
+        """Fold one candidate, or its nodes one by one; True if anything changed."""
+        if record.candidate.is_gone:
+            return False
+        site = record.candidate.read(self.facts)
+        result = site if isinstance(site, Refusal) else self._plan(site)
+        if isinstance(result, Plan):
+            self._apply(record, result)
+            return True
+        record.refusal = result
+        changed = False
+        for part in record.candidate.parts(self.facts):
+            plan = self._plan(part)
+            if isinstance(plan, Plan):
+                self._apply(record, plan)
+                changed = True
+        return changed
+
+    def _plan(self, site: Site) -> Plan | Refusal:
+        with np.errstate(all="ignore"):  # what is not finite is refused where it is stored
+            backward = plan_backward(site, self.facts)
+            if isinstance(backward, Plan):
+                return backward
+            forward = plan_forward(site, self.facts)
+        return forward if isinstance(forward, Plan) else _better(backward, forward)
+
+    def _apply(self, record: _Record, plan: Plan) -> None:
+        record.took(plan)
+        for edit in plan.edits:
+            owner = self.owners.get(edit.node) if isinstance(edit, Bypass) else None
+            if owner is not None and owner is not record:
+                owner.took(plan)
+        self.editor.apply(plan)
+
+    def verdicts(self) -> Iterable[Verdict]:
+        """One verdict for each site that people should know of."""
+        for record in self.records:
+            verdict = self._verdict(record)
+            if verdict is not None:
+                yield verdict
+
+    def _verdict(self, record: _Record) -> Verdict | None:
+        candidate = record.candidate
+        folded = candidate.is_gone
+        if not folded and candidate.kind == "Affine" and self._is_mere_shift(candidate):
+            return None
+        refusal = None if folded else record.refusal
+        return Verdict(
+            name=candidate.name,
+            kind=candidate.kind,
+            graph=candidate.graph,
+            channels=candidate.channels,
+            folded=folded,
+            direction=record.direction if folded else None,
+            into=tuple(node.name for node in self._final(record)) if folded else (),
+            through=tuple(dict.fromkeys(n.name for n in record.through)) if folded else (),
+            reason=None if refusal is None else refusal.reason,
+            detail=None if refusal is None else refusal.detail,
+        )
+
+    def _final(self, record: _Record) -> list[Node]:
+        """The nodes that hold the affine in the end: an absorber may have been folded itself."""
+        final: dict[Node, None] = {}
+        stack, seen = list(reversed(record.into)), set()
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            owner = self.owners.get(node)
+            if node.alive or owner is None:
+                final[node] = None
+            else:
+                stack += reversed(owner.into)
+        return list(final)
+
+    def _is_mere_shift(self, candidate: Candidate) -> bool:
+        site = candidate.read(self.facts)
+        return isinstance(site, Site) and site.affine.is_shift
+
+
+def _better(backward: Refusal, forward: Refusal) -> Refusal:
+    """The refusal that tells more: where one side is a plain wall, what blocks the other."""
+    walls = (Reason.NONLINEAR, Reason.GRAPH_INPUT)
+    if backward.reason is Reason.GRAPH_INPUT and forward.reason is Reason.GRAPH_OUTPUT:
+        return Refusal(
+            Reason.NO_LINEAR_NEIGHBOUR, f"backward, {backward.detail}; forward, {forward.detail}"
+        )
+    informative = forward.reason not in (*walls, Reason.GRAPH_OUTPUT)
+    chosen = forward if backward.reason in walls and informative else backward
+    return Refusal(chosen.reason, f"backward, {backward.detail}; forward, {forward.detail}")
+
+
+def _hints(verdicts: tuple[Verdict, ...]) -> Iterable[str]:
+    overridable = sum(v.reason is Reason.OVERRIDABLE_INITIALIZER for v in verdicts)
+    if overridable:
+        yield (
+            f"{overridable} sites are kept because their weights are also graph inputs, which no "
+            "runtime optimizes; if no caller replaces them, use --freeze-initializers"
+        )

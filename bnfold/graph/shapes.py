@@ -1,0 +1,167 @@
+"""Shapes of values, and the proof of which axes a reshape keeps, splits or merges.
+
+Shapes come from ONNX shape inference on the skeleton. A dimension is an int, or a string: two equal
+strings are the same length at run time, and a length that nothing is known of gets a string that
+nothing else has. So axes are compared by proof and never by lengths that coincide.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, TypeProto
+
+from bnfold.affine import Affine, Float64
+from bnfold.graph.index import Graph, Scope, Value
+
+__all__ = ["Dims", "infer", "reshape"]
+
+Dims = tuple[int | str, ...]
+Group = tuple[range, range]
+
+
+def infer(graph: Graph) -> None:
+    """Fill in ``shape`` and ``elem_type`` of every value, where inference can tell."""
+    unknown = (f"?{number}" for number in itertools.count())
+    copy = ModelProto()
+    copy.CopyFrom(graph.model)
+    for info in copy.graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value") and not dim.dim_param:
+                dim.dim_param = next(unknown)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+    except Exception:  # noqa: BLE001 - whatever inference dislikes only costs knowledge
+        inferred = copy
+    _read_graph(graph.main, inferred.graph, iter(graph.scopes[1:]), unknown)
+    for scope in graph.scopes:
+        for value in scope.values.values():
+            if value.tensor is not None:
+                value.shape = tuple(value.tensor.dims)
+                value.elem_type = value.tensor.data_type
+
+
+def _read_graph(
+    scope: Scope, proto: GraphProto, nested: Iterator[Scope], unknown: Iterator[str]
+) -> None:
+    for info in itertools.chain(proto.input, proto.value_info, proto.output):
+        value = scope.values.get(info.name)
+        if value is not None:
+            _read_type(value, info.type, unknown)
+    for node in proto.node:
+        # the order in which Graph indexes nested scopes: attributes are unique by name
+        for attribute in {a.name: a for a in node.attribute}.values():
+            graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
+            for inner in graphs:
+                _read_graph(next(nested), inner, nested, unknown)
+
+
+def _read_type(value: Value, kind: TypeProto, unknown: Iterator[str]) -> None:
+    if not kind.HasField("tensor_type"):
+        return
+    tensor = kind.tensor_type
+    value.elem_type = value.elem_type or tensor.elem_type
+    if tensor.HasField("shape"):
+        dims = [_dim(dim) for dim in tensor.shape.dim]
+        if value.shape is None or len(value.shape) != len(dims):
+            value.shape = tuple(next(unknown) if dim is None else dim for dim in dims)
+
+
+def _dim(dim: Any) -> int | str | None:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    return str(dim.dim_param) or None
+
+
+def reshape(affine: Affine, source: Dims, target: Dims) -> Affine | None:
+    """Follow a reshape of the tensor, in row-major order.
+
+    Args:
+        affine: Acts on the tensor of shape ``source``.
+        source: Shape before.
+        target: Shape after; the number of elements is the same.
+
+    Returns:
+        The affine that acts alike on the reshaped tensor, or None where that cannot be proved from
+        the shapes: an axis along which it varies is merged with, or split into, unknown lengths.
+    """
+    if 0 in source or 0 in target:
+        return None
+    groups = _groups(source, target)
+    if groups is None:
+        return None
+    for before, after in groups:
+        if not affine.axes.isdisjoint(before) and not _known(before, after, source, target):
+            return None
+    return affine.map(lambda array: _regroup(array, groups, source, target))
+
+
+def _known(before: range, after: range, source: Dims, target: Dims) -> bool:
+    if len(before) == len(after) == 1:
+        return True
+    lengths = [source[i] for i in before] + [target[i] for i in after]
+    return all(isinstance(length, int) for length in lengths)
+
+
+def _regroup(array: Float64, groups: Sequence[Group], source: Dims, target: Dims) -> Float64:
+    shape: list[int] = []
+    for before, after in groups:
+        if all(array.shape[axis] == 1 for axis in before):
+            shape += [1] * len(after)
+            continue
+        if len(before) == len(after) == 1:
+            shape.append(array.shape[before[0]])
+            continue
+        full = list(array.shape)
+        for axis in before:
+            length = source[axis]
+            assert isinstance(length, int)  # noqa: S101 - _known has proved it
+            full[axis] = length
+        array = np.broadcast_to(array, full)
+        shape += [length for axis in after if isinstance(length := target[axis], int)]
+    return array.reshape(shape)
+
+
+def _groups(source: Dims, target: Dims) -> list[Group] | None:
+    """Cut both shapes where provably as many elements lie before (or behind) the cut."""
+    cuts = {(0, 0), (len(source), len(target))}
+    cuts |= _equal_products(source, target)
+    backwards = _equal_products(source[::-1], target[::-1])
+    cuts |= {(len(source) - i, len(target) - j) for i, j in backwards}
+    ordered = sorted(cuts)
+    if any(b[1] < a[1] for a, b in itertools.pairwise(ordered)):
+        return None
+    groups = [(range(a[0], b[0]), range(a[1], b[1])) for a, b in itertools.pairwise(ordered)]
+    return [group for group in groups if len(group[0]) or len(group[1])]
+
+
+def _equal_products(source: Dims, target: Dims) -> set[tuple[int, int]]:
+    products: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for count in range(len(source) + 1):
+        products.setdefault(_product(source[:count]), []).append(count)
+    cuts: set[tuple[int, int]] = set()
+    for count in range(len(target) + 1):
+        for other in products.get(_product(target[:count]), ()):
+            cuts.add((other, count))
+    return _one_to_one(cuts)
+
+
+def _one_to_one(cuts: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Axes of length 1 make several cuts equal: pair them in order, so that ranges never cross."""
+    chosen: set[tuple[int, int]] = set()
+    last = (-1, -1)
+    for cut in sorted(cuts):
+        if cut[0] > last[0] and cut[1] > last[1]:
+            chosen.add(cut)
+            last = cut
+    return chosen
+
+
+def _product(dims: Dims) -> tuple[int, tuple[str, ...]]:
+    number = math.prod(dim for dim in dims if isinstance(dim, int))
+    return number, tuple(sorted(dim for dim in dims if isinstance(dim, str)))

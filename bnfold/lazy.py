@@ -1,0 +1,151 @@
+"""Tensors that are computed while they are written: base * scale, in float64, rounded once.
+
+A fold multiplies a weight by a scale per channel. Keeping the weight as it lies in the file beside
+the float64 scale, instead of the product, has two uses: memory stays near one block, and a weight
+that takes part in several folds is still rounded only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.affine import Float64, collapse
+
+__all__ = ["Scaled", "round_to"]
+
+BLOCK_ELEMENTS = 1 << 18
+Array = NDArray[Any]
+
+
+def round_to(array: Float64, dtype: np.dtype[Any]) -> Array:
+    """Round float64 values to ``dtype``, to nearest even, in one rounding.
+
+    The conversion of ml_dtypes goes through float32 and so rounds twice; here the intermediate
+    float32 is rounded to odd, which makes the second rounding exact (Boldo and Melquiond 2008).
+
+    Args:
+        array: float64 values of any shape.
+        dtype: A floating point dtype of NumPy or ml_dtypes.
+
+    Returns:
+        An array of ``dtype``; values beyond its range become infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype.type not in (ml_dtypes.bfloat16,):
+            return array.astype(dtype)
+        nearest = np.ascontiguousarray(array, np.float64).astype(np.float32)
+        bits = nearest.view(np.uint32).copy()
+        inexact = np.isfinite(nearest) & (nearest.astype(np.float64) != array)
+        away = inexact & (np.abs(nearest.astype(np.float64)) > np.abs(array))
+        bits[away] -= 1
+        bits[inexact] |= 1
+        return bits.view(np.float32).reshape(array.shape).astype(dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """The tensor ``base * scale`` in a storage dtype.
+
+    Attributes:
+        base: Any float dtype; a view into the file where the weight is stored there.
+        scale: float64, broadcastable to ``base``; None for 1.
+        dtype: Storage dtype of the result.
+    """
+
+    base: Array
+    scale: Float64 | None
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return tuple(self.base.shape)
+
+    def times(self, scale: Float64) -> Scaled:
+        """The same tensor with one more scale, still unrounded."""
+        both = scale if self.scale is None else self.scale * scale
+        return Scaled(self.base, collapse(both), self.dtype)
+
+    def float64(self) -> Float64:
+        """All values, unrounded, shape of the tensor."""
+        return self._product(self.base, self.scale)
+
+    def blocks(self) -> Iterator[Array]:
+        """Yield consecutive pieces of the flattened tensor in the storage dtype."""
+        for block in self._blocks64():
+            yield np.ascontiguousarray(round_to(block, self.dtype)).reshape(-1)
+
+    def rounded(self) -> Array:
+        """All values in the storage dtype, shape of the tensor."""
+        return round_to(self.float64(), self.dtype).reshape(self.shape)
+
+    @property
+    def is_uniform(self) -> bool:
+        """True if all elements are known to be equal without looking at each of them."""
+        return all(
+            stride == 0 or n == 1 for stride, n in zip(self.base.strides, self.shape, strict=True)
+        ) and (self.scale is None or self.scale.size == 1)
+
+    def out_of_range(self, axis: int | None) -> str | None:
+        """Say whether the storage dtype can hold the tensor.
+
+        Args:
+            axis: Output channel axis; a channel whose largest value is below the smallest normal
+                number would lose its precision.
+
+        Returns:
+            "overflows" or "underflows", or None if it fits.
+        """
+        if self.base.size == 0:
+            return None
+        info = ml_dtypes.finfo(self.dtype)  # type: ignore[no-untyped-call]
+        largest, tiny = float(info.max), float(info.smallest_normal)
+        peak = max(float(np.max(self.base)), -float(np.min(self.base)))
+        scales = np.ones(1) if self.scale is None else np.abs(self.scale)
+        if not np.isfinite(peak):
+            return "overflows"
+        if peak == 0.0:
+            return None
+        # nearly every tensor passes here, without a product being formed
+        low, high = float(scales.min()), float(scales.max())
+        if self.dtype.itemsize >= 4 and peak * high < largest and low > 1e-25 and peak > 1e-10:
+            return None
+        products = np.abs(self.float64())
+        reduced = tuple(i for i in range(products.ndim) if i != axis)
+        peaks = products.max(axis=reduced)
+        if not np.isfinite(round_to(np.atleast_1d(peaks), self.dtype).astype(np.float64)).all():
+            return "overflows"
+        return "underflows" if bool(((peaks > 0) & (peaks < tiny)).any()) else None
+
+    def _blocks64(self) -> Iterator[Float64]:
+        shape = self.shape
+        if not shape or self.base.size <= BLOCK_ELEMENTS:
+            yield self.float64()
+            return
+        row = max(1, self.base.size // shape[0])
+        if row > 4 * BLOCK_ELEMENTS and len(shape) > 1:
+            for index in range(shape[0]):
+                yield from self._row(index)._blocks64()  # noqa: SLF001 - itself
+            return
+        step = max(1, BLOCK_ELEMENTS // row)
+        for start in range(0, shape[0], step):
+            part = slice(start, start + step)
+            yield self._product(self.base[part], self._scale_rows(part))
+
+    def _row(self, index: int) -> Scaled:
+        scale = self._scale_rows(slice(index, index + 1))
+        return Scaled(self.base[index], None if scale is None else scale[0], self.dtype)
+
+    def _scale_rows(self, part: slice) -> Float64 | None:
+        return self.scale if self.scale is None or self.scale.shape[0] == 1 else self.scale[part]
+
+    @staticmethod
+    def _product(base: Array, scale: Float64 | None) -> Float64:
+        values = base.astype(np.float64)
+        return values if scale is None else np.multiply(values, scale, out=values)
