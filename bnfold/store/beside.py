@@ -15,11 +15,20 @@ __all__ = ["data_name", "has_content", "obsolete_data"]
 
 
 def data_name(target: Path, data: Path) -> str:
-    """Return a name for a data file that nothing has, or that a file of the same content has."""
+    """Return a name for a data file that nothing has, or that a file of the same content has.
+
+    Args:
+        target: The model that the data belongs to.
+        data: The data file, still under a temporary name in the directory of `target`.
+    """
     plain = f"{target.name}.data"
+    file = DataFile.open(data, str(data))
+    # The same result written twice keeps the name of its data, and so all of its bytes.
+    for name in sorted(_own_data(target)):
+        if _is_copy(target.parent / name, file):
+            return name
     if not os.path.lexists(target.parent / plain):
         return plain
-    file = DataFile.open(data, str(data))
     digest = hashlib.sha256()
     view = file.view()
     for first in range(0, file.size, BLOCK):
@@ -29,11 +38,22 @@ def data_name(target: Path, data: Path) -> str:
     hashed = [f"{target.name}.{digits[:count]}.data" for count in (8, 16, 32, 64)]
     for name in (plain, *hashed):
         final = target.parent / name
-        if not os.path.lexists(final):
-            return name
-        if final.is_file() and not final.is_symlink() and has_content(final, file):
+        if not os.path.lexists(final) or _is_copy(final, file):
             return name
     raise InputError(f"{target}: no name is left for its data file", hint="write it elsewhere")
+
+
+def _is_copy(path: Path, file: DataFile) -> bool:
+    return path.is_file() and not path.is_symlink() and has_content(path, file)
+
+
+def _own_data(target: Path) -> set[str]:
+    """Return the data files that the model at `target` uses and that are named after it."""
+    if not target.is_file():
+        return set()
+    pattern = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{8,64})?\.data")
+    names = {os.path.normpath(location) for location in external_locations(target) or ()}
+    return {name for name in names if pattern.fullmatch(name)}
 
 
 def has_content(path: Path, file: DataFile) -> bool:
@@ -62,12 +82,7 @@ def obsolete_data(target: Path, locations: set[str]) -> list[Path]:
         target: The model that is about to be replaced.
         locations: The data files of the new model.
     """
-    if not target.is_file():
-        return []
-    pattern = re.compile(re.escape(target.name) + r"(\.[0-9a-f]{8,64})?\.data")
-    names = {os.path.normpath(location) for location in external_locations(target) or ()}
-    names = {name for name in names if pattern.fullmatch(name)}
-    names -= {os.path.normpath(location) for location in locations}
+    names = _own_data(target) - {os.path.normpath(location) for location in locations}
     for other in target.parent.glob("*.onnx") if names else ():
         if other.name == target.name:
             continue

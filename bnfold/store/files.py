@@ -68,7 +68,7 @@ class DataFile:
         Raises:
             ModelError: It is missing, not a regular file, or not readable.
         """
-        file = cls(path, 0)
+        file = cls(path.absolute(), 0)
         file._label = label
         file._open()
         return file
@@ -143,9 +143,11 @@ class DataFile:
                 if not copied:
                     break
                 offset += copied
+        # Read rather than mapped where possible: a file that shrinks meanwhile is only short then.
+        can_read = self.is_open and hasattr(os, "pread")
         while offset < end:
             count = min(end - offset, BLOCK)
-            block = os.pread(self._fd, count, offset) if self.is_open else view[offset:][:count]
+            block = os.pread(self._fd, count, offset) if can_read else view[offset:][:count]
             if not block:
                 raise ModelError(f"{self._label}: the file changed while it was in use")
             write_all(target, block)

@@ -88,16 +88,17 @@ def external_locations(path: Path) -> set[str] | None:
     Returns:
         The locations, or None where the file cannot be read as a model.
     """
+    store = TensorStore(str(path))
     try:
-        file = DataFile.open(path, str(path))
-        return {
-            text_of(entry.value)
-            for tensor in iter_tensors(_skeleton(file, TensorStore(str(path))))
-            for entry in tensor.external_data
-            if entry.key == "location"
-        }
+        proto = _skeleton(DataFile.open(path, str(path)), store)
     except ModelError:
         return None
+    return {
+        text_of(entry.value)
+        for tensor in iter_tensors(proto)
+        for entry in tensor.external_data
+        if entry.key == "location" and store.lookup(entry) is None
+    }
 
 
 def _load(file: DataFile, label: str, path: Path | None, directory: Path | None) -> LoadedModel:

@@ -88,7 +88,10 @@ def stage(model: LoadedModel, path: str | os.PathLike[str], *, unchanged: bool =
         ModelError: The model cannot be written, or its files changed meanwhile.
     """
     path = Path(path)
-    _require_target(path)
+    try:
+        _require_target(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     return Staged(model, path, unchanged=unchanged)
 
 
@@ -198,13 +201,17 @@ class Staged:
         store = model.tensors
         skeleton = layout.encode_skeleton(model.proto, store)
         name = f"{self.target.name}.data"
-        pieces, data = layout.lay_out(skeleton, store, location=name)
-        spill = _nbytes(pieces) > files.MAX_MODEL_BYTES
-        if spill:
-            pieces, data = layout.lay_out(skeleton, store, location=name, spill=True)
+        try:
+            pieces, data = layout.lay_out(skeleton, store, location=name)
+            spill = _nbytes(pieces) > files.MAX_MODEL_BYTES
+            if spill:
+                pieces, data = layout.lay_out(skeleton, store, location=name, spill=True)
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{self.target}: cannot name external data", hint="choose a name that is UTF-8"
+            ) from error
         temporary = None
         if data.items:
-            _require_text(self.target)
             temporary = self._temporary()
             self._write_file(temporary, data.pieces(), store)
             name = data_name(self.target, temporary)
@@ -266,16 +273,6 @@ def _require_target(path: Path) -> None:
             raise InputError(f"{path}: a directory, not a file", hint="name a file in it")
         if not path.is_file():
             raise InputError(f"{path}: not a regular file", hint="name a file to write")
-
-
-def _require_text(path: Path) -> None:
-    """A model names its data file in UTF-8; a file name can be any bytes."""
-    try:
-        path.name.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{path}: cannot name external data", hint="choose a name that is valid UTF-8"
-        ) from error
 
 
 def _mode_of(path: Path) -> int | None:
