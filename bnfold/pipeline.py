@@ -1,0 +1,226 @@
+"""The whole way of a model: load, simplify, fold, save beside the target, prove, move into place.
+
+These are the functions behind the verbs of the command line. None of them prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, overload
+
+import onnx
+
+from bnfold.check import check as compare
+from bnfold.errors import InputError, NotEquivalentError
+from bnfold.graph.fold import FoldOptions, fold_model
+from bnfold.memory import as_given, open_any, to_proto
+from bnfold.report import CheckReport, FoldReport
+from bnfold.simplify import simplify as run_onnxsim
+from bnfold.store import load, stage
+from bnfold.targets import StrPath, resolve_target
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+__all__ = ["fold", "inspect", "optimize"]
+
+AnyModel = TypeVar("AnyModel", onnx.ModelProto, "onnx_ir.Model")
+
+
+def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
+    src: StrPath,
+    dst: StrPath | None = None,
+    *,
+    in_place: bool = False,
+    check: bool = True,
+    providers: Sequence[str] = ("cpu",),
+    keep: Sequence[str] = (),
+    freeze_initializers: bool = False,
+    simplify: bool = False,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+    data: Sequence[StrPath] = (),
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> FoldReport:
+    """Fold a model file, prove the result, and write it.
+
+    The output appears whole or not at all. If there is nothing to fold it is a copy of the input,
+    byte for byte, and there is nothing to prove.
+
+    Args:
+        src: The model to read, which is not changed unless ``in_place``.
+        dst: The file to write; ``model.folded.onnx`` beside ``model.onnx`` if None.
+        in_place: Replace ``src`` itself.
+        check: Prove that the result computes the same before it is written.
+        providers: Where to prove it: ``cpu`` and ``cuda``.
+        keep: Globs of site names to leave alone.
+        freeze_initializers: Take initializers that a caller could override for constants, and take
+            them out of the inputs.
+        simplify: Run onnxsim first; the proof is still against ``src``.
+        inputs: Shapes by input name, for the proof; "" names the only input.
+        dims: Sizes of symbolic dimensions, for the proof.
+        data: Files with real inputs to compare on as well.
+        rtol: With ``atol``, a tolerance in place of the noise rule.
+        atol: See ``rtol``.
+        seed: Seed of the random inputs.
+        progress: Called with what is being done, in a few words.
+
+    Returns:
+        What was folded, what was kept and why, and the proof.
+
+    Raises:
+        InputError: An argument cannot be used, or the output cannot be written there.
+        ModelError: ``src`` cannot be read.
+        NotEquivalentError: The result does not compute the same. Nothing was written but the feed
+            that shows it, as ``model.folded.failing.npz`` beside ``dst``.
+        ProviderError: A provider or a package is missing.
+    """
+    say = progress or _say_nothing
+    source = Path(src)
+    target = resolve_target(source, dst, in_place=in_place)
+    model = load(source)
+    if any(file.is_at(target) for file in model.external.values()):
+        raise InputError(
+            f"{target}: the output is external data of the input", hint="choose another name"
+        )
+    nodes_before, size_before = len(model.proto.graph.node), model.size
+    hints: tuple[str, ...] = ()
+    if simplify:
+        say("simplifying")
+        simplified = run_onnxsim(model, str(src), freeze_initializers=freeze_initializers)
+        model, hints = simplified.model, (simplified.hint,)
+    say("folding")
+    report, changed = fold_model(model, _options(keep, freeze_initializers=freeze_initializers))
+    changed |= simplify
+    checks: tuple[CheckReport, ...] = ()
+    say("writing")
+    with stage(model, target, unchanged=not changed) as staged:
+        if check and changed:
+            failing_feed = target.with_name(f"{target.stem}.failing.npz")
+            checks = compare(
+                source,
+                staged.path,
+                providers=providers,
+                inputs=inputs,
+                dims=dims,
+                data=data,
+                rtol=rtol,
+                atol=atol,
+                seed=seed,
+                progress=progress,
+                failing_feed=failing_feed,
+            )
+            if not all(each.equivalent for each in checks):
+                raise _not_equivalent(source, checks, failing_feed)
+        staged.commit()
+    return dataclasses.replace(
+        report,
+        model=str(src),
+        output=str(target),
+        nodes_before=nodes_before,
+        bytes_before=size_before,
+        bytes_after=staged.nbytes,
+        checks=checks,
+        hints=(*hints, *report.hints),
+    )
+
+
+@overload
+def fold(
+    model: StrPath, *, keep: Sequence[str] = (), freeze_initializers: bool = False
+) -> onnx.ModelProto: ...
+
+
+@overload
+def fold(
+    model: AnyModel, *, keep: Sequence[str] = (), freeze_initializers: bool = False
+) -> AnyModel: ...
+
+
+def fold(
+    model: StrPath | onnx.ModelProto | onnx_ir.Model,
+    *,
+    keep: Sequence[str] = (),
+    freeze_initializers: bool = False,
+) -> onnx.ModelProto | onnx_ir.Model:
+    """Fold a model in memory, without a proof; `check` gives one, `inspect` the verdicts.
+
+    Args:
+        model: A ``ModelProto``, an ``onnx_ir.Model``, or the path of a model file. It is not
+            changed.
+        keep: Globs of site names to leave alone.
+        freeze_initializers: As for `optimize`.
+
+    Returns:
+        A new model of the same type, its weights inside; a ``ModelProto`` for a path.
+
+    Raises:
+        InputError: ``model`` is of another type.
+        ModelError: The model cannot be read, or is too large for memory.
+    """
+    loaded = open_any(model)
+    fold_model(loaded, _options(keep, freeze_initializers=freeze_initializers))
+    return as_given(model, to_proto(loaded))
+
+
+def inspect(
+    src: StrPath | onnx.ModelProto | onnx_ir.Model,
+    *,
+    keep: Sequence[str] = (),
+    freeze_initializers: bool = False,
+) -> FoldReport:
+    """Say what `optimize` would fold, and why the rest would stay. Nothing is written or changed.
+
+    Args:
+        src: A path, a ``ModelProto`` or an ``onnx_ir.Model``.
+        keep: As for `optimize`.
+        freeze_initializers: As for `optimize`.
+
+    Raises:
+        InputError: ``src`` is of another type.
+        ModelError: The model cannot be read.
+    """
+    model = open_any(src)
+    nodes_before = len(model.proto.graph.node)
+    report, _ = fold_model(model, _options(keep, freeze_initializers=freeze_initializers))
+    return dataclasses.replace(
+        report,
+        model=None if model.path is None else str(src),
+        nodes_before=nodes_before,
+        bytes_before=model.size,
+    )
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def _options(keep: Sequence[str], *, freeze_initializers: bool) -> FoldOptions:
+    if isinstance(keep, str):
+        keep = (keep,)
+    return FoldOptions(keep=tuple(keep), freeze_initializers=freeze_initializers)
+
+
+def _not_equivalent(
+    source: Path, checks: tuple[CheckReport, ...], failing_feed: Path
+) -> NotEquivalentError:
+    failed = next(check for check in checks if not check.equivalent)
+    output = next((output for output in failed.outputs if not output.equivalent), None)
+    what = failed.detail
+    if what is None and output is not None:
+        what = f"output '{output.name}': "
+        what += output.detail or f"{output.difference:.2g} apart, {output.allowed:.2g} allowed"
+    hint = "this is a bug in bnfold, please report it; --keep leaves a site alone meanwhile"
+    if failing_feed.exists():
+        hint = f"'{failing_feed}' holds the inputs that show it; {hint}"
+    return NotEquivalentError(
+        f"{source}: the folded model does not compute the same on {failed.provider}, "
+        f"level {failed.level} ({what}); nothing was written",
+        hint=hint,
+        checks=checks,
+    )
