@@ -1,0 +1,113 @@
+"""One job for each of several models: one that fails does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bnfold._version import __version__
+from bnfold.cli.console import Terminal, print_bug, print_error, print_json, to_json
+from bnfold.errors import BnfoldError, InputError, NotEquivalentError
+from bnfold.report import SCHEMA_VERSION, FoldReport
+
+__all__ = ["Batch", "run_batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of every model.
+
+    Attributes:
+        objects: The JSON object of each model, in the order given.
+        exit_code: The worst exit code of all.
+    """
+
+    objects: tuple[dict[str, Any], ...]
+    exit_code: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object of the model, or of all the models if there are several."""
+        if len(self.objects) == 1:
+            return self.objects[0]
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bnfold": __version__,
+            "models": list(self.objects),
+        }
+
+    def emit(self, terminal: Terminal, files: tuple[Path, ...] = ()) -> None:
+        """Print the object if the terminal asks for JSON, and write it to ``files``.
+
+        Raises:
+            InputError: If a file cannot be written.
+        """
+        if terminal.json:
+            print_json(self.to_dict())
+        for file in files:
+            try:
+                file.write_text(to_json(self.to_dict()) + "\n", encoding="utf-8")
+            except OSError as error:
+                raise InputError(
+                    f"{file}: cannot write the report: {error.strerror}",
+                    hint="choose another place with --report",
+                ) from error
+
+
+def run_batch(
+    models: tuple[str, ...],
+    job: Callable[[str], FoldReport],
+    terminal: Terminal,
+    verdict: Callable[[FoldReport], int] = lambda _: 0,
+) -> Batch:
+    """Run ``job`` on each model and show what it reports, or why it failed.
+
+    Args:
+        models: Paths, as given.
+        job: Does the work of one model.
+        terminal: Where reports and errors are shown.
+        verdict: The exit code for a report.
+
+    Returns:
+        The reports and errors as JSON objects, and the worst exit code.
+    """
+    objects: list[dict[str, Any]] = []
+    codes: list[int] = []
+    for model in models:
+        try:
+            report = job(model)
+            terminal.show_report(report)
+            objects.append(report.to_dict())
+            codes.append(verdict(report))
+        except BnfoldError as error:
+            if isinstance(error, NotEquivalentError):
+                terminal.show_checks(f"{model} and its folded form", error.checks)
+            print_error(error)
+            objects.append(_error_object(model, error))
+            codes.append(error.exit_code)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug in one model must not lose the others
+            print_bug()
+            bug = BnfoldError(f"{model}: {type(error).__name__}: {error}")
+            objects.append(_error_object(model, bug))
+            codes.append(bug.exit_code)
+    return Batch(tuple(objects), max(codes))
+
+
+def _error_object(model: str, error: BnfoldError) -> dict[str, Any]:
+    checks = error.checks if isinstance(error, NotEquivalentError) else ()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "bnfold": __version__,
+        "model": model,
+        "output": None,
+        "error": {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        },
+        "checks": [check.to_dict() for check in checks],
+    }

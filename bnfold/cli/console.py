@@ -1,0 +1,144 @@
+"""What goes to the terminal: messages on stderr, JSON on stdout, progress on a terminal only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bnfold.errors import BnfoldError
+    from bnfold.report import CheckReport, FoldReport
+
+__all__ = [
+    "Terminal",
+    "print_bug",
+    "print_error",
+    "print_hint",
+    "print_json",
+    "print_line",
+    "print_warning",
+    "printable",
+    "to_json",
+]
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """How much a command says, and where.
+
+    Attributes:
+        verbose: Every site gets its own line, and the log goes to stderr.
+        quiet: Errors only.
+        json: stdout carries one JSON object; stderr has no tables.
+    """
+
+    verbose: bool = False
+    quiet: bool = False
+    json: bool = False
+
+    def __post_init__(self) -> None:
+        if self.verbose:
+            logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+            logging.getLogger("bnfold").setLevel(logging.DEBUG)
+
+    def show_report(self, report: FoldReport) -> None:
+        """Print the verdicts and the proof of one model."""
+        if not (self.quiet or self.json):
+            from bnfold.cli.tables import fold_tables, print_tables
+
+            print_tables(fold_tables(report, every_site=self.verbose))
+        self.show_checks_warnings(report.checks)
+        if not self.quiet:
+            for hint in report.hints:
+                print_hint(hint)
+
+    def show_checks(self, title: str, checks: tuple[CheckReport, ...]) -> None:
+        """Print a comparison of two models."""
+        if not (self.quiet or self.json):
+            from bnfold.cli.tables import check_tables, print_tables
+
+            print_tables(check_tables(title, checks))
+        self.show_checks_warnings(checks)
+
+    def show_checks_warnings(self, checks: tuple[CheckReport, ...]) -> None:
+        """Print what the checks noticed about the runtime, each sentence once."""
+        if not self.quiet:
+            for warning in dict.fromkeys(text for check in checks for text in check.warnings):
+                print_warning(warning)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[str], None] | None]:
+        """Yield a function that shows what is being done, or None where nobody watches."""
+        if self.quiet or self.json or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console
+
+        console = Console(stderr=True, markup=False, highlight=False)
+        with console.status("reading") as status:
+            yield lambda text: status.update(printable(text))
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on stdout; a reader that has gone away is no error."""
+    try:
+        click.echo(to_json(value))
+    except BrokenPipeError:  # point stdout elsewhere, or the interpreter complains at its exit
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Return the JSON text of an object, indented."""
+    return json.dumps(value, indent=2, allow_nan=False)
+
+
+def print_error(error: BnfoldError) -> None:
+    """Print an error and its hint, one line each."""
+    _print_labelled("error", error.message, "red")
+    if error.hint:
+        print_hint(error.hint)
+
+
+def print_warning(message: str) -> None:
+    """Print a warning, in one line."""
+    _print_labelled("warning", message, "yellow")
+
+
+def print_hint(message: str) -> None:
+    """Print advice, in one line."""
+    _print_labelled("hint", message, "cyan")
+
+
+def print_bug() -> None:
+    """Print the exception being handled, and that it is not the user's fault."""
+    print_line(traceback.format_exc().rstrip())
+    _print_labelled("error", "this is a bug in bnfold", "red")
+    print_hint("please report it, with the lines above and the model if you can share it")
+
+
+def print_line(text: str) -> None:
+    """Print a line on stderr."""
+    click.echo(text, err=True)
+
+
+def printable(text: str) -> str:
+    """Return the text with line breaks, escapes and other control characters spelled out."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _print_labelled(label: str, message: str, colour: str) -> None:
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    prefix = click.style(f"{label}:", fg=colour, bold=True) if coloured else f"{label}:"
+    print_line(f"{prefix} {printable(message)}")

@@ -1,0 +1,30 @@
+"""``bnfold inspect``: every site, its verdict and reason, before anything is written."""
+
+from __future__ import annotations
+
+import click
+
+from bnfold.cli.batch import run_batch
+from bnfold.cli.console import Terminal
+from bnfold.cli.options import fold_options, models_argument, terminal_options
+
+__all__ = ["inspect"]
+
+
+@click.command(short_help="Say what would fold, and why the rest stays.")
+@models_argument
+@fold_options
+@terminal_options
+def inspect(
+    models: tuple[str, ...], keep: tuple[str, ...], *, freeze_initializers: bool, terminal: Terminal
+) -> int:
+    """Say what would be folded and what would stay, and why. Nothing is written."""
+    from bnfold.pipeline import inspect as inspect_model
+
+    batch = run_batch(
+        models,
+        lambda model: inspect_model(model, keep=keep, freeze_initializers=freeze_initializers),
+        terminal,
+    )
+    batch.emit(terminal)
+    return batch.exit_code

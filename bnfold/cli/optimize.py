@@ -1,0 +1,167 @@
+"""``bnfold optimize``: fold, write, prove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bnfold.cli.batch import run_batch
+from bnfold.cli.console import Terminal, print_line
+from bnfold.cli.options import (
+    Proof,
+    check_options,
+    fold_options,
+    models_argument,
+    terminal_options,
+)
+from bnfold.errors import InputError
+from bnfold.report import FoldReport, Reason
+from bnfold.targets import default_target
+
+__all__ = ["optimize"]
+
+
+@click.command(short_help="Fold, prove, write.")
+@models_argument
+@click.option("-o", "--output", metavar="FILE", help="Write here. Default: MODEL.folded.onnx.")
+@click.option("--output-dir", metavar="DIR", help="Write each model here, under its own name.")
+@click.option("--in-place", is_flag=True, help="Replace the model itself.")
+@click.option(
+    "--check/--no-check",
+    "prove",
+    default=True,
+    show_default=True,
+    help="Prove that the result computes the same, or write nothing.",
+)
+@click.option("--simplify", is_flag=True, help="Run onnxsim first (extra 'simplify').")
+@fold_options
+@click.option(
+    "--require-folded",
+    is_flag=True,
+    help="Exit with 1 if a site is kept that --keep does not name. The output is written.",
+)
+@click.option(
+    "--report",
+    "reports",
+    metavar="FILE.json",
+    multiple=True,
+    help="Write the report to a file as well. Repeatable.",
+)
+@check_options
+@terminal_options
+def optimize(  # noqa: PLR0913 - one parameter for each option
+    models: tuple[str, ...],
+    output: str | None,
+    output_dir: str | None,
+    keep: tuple[str, ...],
+    reports: tuple[str, ...],
+    proof: Proof,
+    terminal: Terminal,
+    *,
+    in_place: bool,
+    prove: bool,
+    simplify: bool,
+    freeze_initializers: bool,
+    require_folded: bool,
+) -> int:
+    """Fold the batch normalizations of each MODEL into the weights around them.
+
+    Without -o, a/model.onnx becomes a/model.folded.onnx. The input is never touched unless
+    --in-place says so, and an output appears only if it is proved to compute the same.
+    """
+    report_files = _report_files(reports)
+    targets = _targets(models, output, output_dir, in_place=in_place)
+    if output_dir is not None:
+        _make_directory(Path(output_dir))
+
+    from bnfold.pipeline import optimize as optimize_model
+
+    def job(model: str) -> FoldReport:
+        with terminal.progress() as progress:
+            return optimize_model(
+                model,
+                None if in_place else targets[model],
+                in_place=in_place,
+                check=prove,
+                simplify=simplify,
+                keep=keep,
+                freeze_initializers=freeze_initializers,
+                providers=proof.providers,
+                inputs=proof.inputs,
+                dims=proof.dims,
+                data=proof.data,
+                rtol=proof.rtol,
+                atol=proof.atol,
+                seed=proof.seed,
+                progress=progress,
+            )
+
+    def verdict(report: FoldReport) -> int:
+        missed = [site for site in report.kept if site.reason is not Reason.EXCLUDED]
+        if not (require_folded and missed):
+            return 0
+        print_line(f"error: {report.model}: --require-folded: {len(missed)} sites were kept")
+        return 1
+
+    batch = run_batch(models, job, terminal, verdict)
+    batch.emit(terminal, report_files)
+    return batch.exit_code
+
+
+def _report_files(names: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the files of ``--report``; found wanting before the work, not after it."""
+    files = tuple(Path(name) for name in names)
+    for file in files:
+        if file.suffix.lower() != ".json":
+            raise click.BadParameter(
+                f"'{file}' does not end in .json, the only form of report.", param_hint="'--report'"
+            )
+        if not file.parent.is_dir():
+            raise click.BadParameter(
+                f"the directory '{file.parent}' does not exist.", param_hint="'--report'"
+            )
+    return files
+
+
+def _targets(
+    models: tuple[str, ...], output: str | None, output_dir: str | None, *, in_place: bool
+) -> dict[str, Path]:
+    """Return the path to write for each model: no two alike.
+
+    Raises:
+        click.UsageError: If the options contradict each other.
+        InputError: If an output cannot be written where it is wanted.
+    """
+    if sum((output is not None, output_dir is not None, in_place)) > 1:
+        raise click.UsageError("-o, --output-dir and --in-place exclude each other.")
+    if output is not None and len(models) > 1:
+        raise click.UsageError("-o names one file; use --output-dir for several models.")
+    targets: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    for model in models:
+        source = Path(model)
+        if in_place:
+            target = source
+        elif output_dir is not None:
+            target = Path(output_dir) / source.name
+        else:
+            target = default_target(source) if output is None else Path(output)
+        first = taken.setdefault(target.absolute(), model)
+        if model in targets or first != model:
+            raise InputError(
+                f"{target}: both '{first}' and '{model}' would be written here",
+                hint="give each model once, or run bnfold once for each",
+            )
+        targets[model] = target
+    return targets
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot create this directory: {error.strerror}",
+            hint="choose another --output-dir",
+        ) from error

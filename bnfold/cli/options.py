@@ -1,0 +1,170 @@
+"""Options that several commands share, as decorators, and the values that they parse to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from bnfold.cli.console import Terminal
+
+__all__ = ["Proof", "check_options", "fold_options", "models_argument", "terminal_options"]
+
+Command = Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How two models are compared; the fields are arguments of `bnfold.check`."""
+
+    providers: tuple[str, ...]
+    inputs: dict[str, tuple[int, ...]]
+    dims: dict[str, int]
+    data: tuple[str, ...]
+    rtol: float | None
+    atol: float | None
+    seed: int
+
+
+def _shape(value: str) -> tuple[str, tuple[int, ...]]:
+    """Parse ``NAME:1x3x224x224`` or ``1,3,224,224``: the name, empty if left out, and the sizes."""
+    name, _, sizes = value.rpartition(":")
+    parts = sizes.replace(",", "x").split("x") if sizes else []
+    if not all(part.isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r} is not a shape such as 'images:1x3x224x224'.")
+    return name, tuple(int(part) for part in parts)
+
+
+def _dimension(value: str) -> tuple[str, int]:
+    """Parse ``N=4``: the name of a symbolic dimension and its size."""
+    name, _, size = value.rpartition("=")
+    if not name or not size.isdecimal():
+        raise click.BadParameter(f"{value!r} is not a dimension such as 'N=4'.")
+    return name, int(size)
+
+
+models_argument = click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+
+
+def fold_options(command: Command) -> Command:
+    """Add the options that say which sites may go: ``keep`` and ``freeze_initializers``."""
+    return _with(
+        command,
+        click.option(
+            "--keep",
+            metavar="GLOB",
+            multiple=True,
+            help="Leave the sites alone whose name matches, such as 'stage1/*'. Repeatable.",
+        ),
+        click.option(
+            "--freeze-initializers",
+            is_flag=True,
+            help="Take initializers that a caller could override for constants, and take them out "
+            "of the model's inputs.",
+        ),
+    )
+
+
+def check_options(command: Command) -> Command:
+    """Add the options of the comparison; the command gets them as one `Proof`."""
+
+    @functools.wraps(command)
+    def with_proof(**arguments: Any) -> int:
+        proof = Proof(
+            providers=tuple(dict.fromkeys(arguments.pop("provider"))),
+            inputs=_unique("--input", arguments.pop("inputs")),
+            dims=_unique("--dim", arguments.pop("dims")),
+            data=arguments.pop("data"),
+            rtol=arguments.pop("rtol"),
+            atol=arguments.pop("atol"),
+            seed=arguments.pop("seed"),
+        )
+        if (proof.rtol is None) != (proof.atol is None):
+            message = "--rtol and --atol replace the noise rule together: give both, or neither."
+            raise click.UsageError(message)
+        return command(proof=proof, **arguments)
+
+    return _with(
+        with_proof,
+        click.option(
+            "--provider",
+            type=click.Choice(["cpu", "cuda"]),
+            multiple=True,
+            default=("cpu",),
+            help="Where to compare: cpu (default) or cuda. Repeatable.",
+        ),
+        click.option(
+            "--input",
+            "inputs",
+            type=_shape,
+            metavar="[NAME:]1x3x224x224",
+            multiple=True,
+            help="Shape of an input; the name may be left out if there is one. Repeatable.",
+        ),
+        click.option(
+            "--dim",
+            "dims",
+            type=_dimension,
+            metavar="NAME=SIZE",
+            multiple=True,
+            help="Size of a symbolic dimension. Repeatable.",
+        ),
+        click.option(
+            "--data",
+            metavar="PATH",
+            multiple=True,
+            help="Compare on these inputs too: an .npz or .npy file, or an ONNX test_data_set "
+            "folder. Repeatable.",
+        ),
+        click.option(
+            "--rtol",
+            type=click.FloatRange(min=0),
+            help="Relative tolerance, with --atol, in place of the noise rule.",
+        ),
+        click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance."),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of the random inputs.",
+        ),
+    )
+
+
+def terminal_options(command: Command) -> Command:
+    """Add ``--json``, ``-v`` and ``-q``; the command gets them as one `Terminal`."""
+
+    @functools.wraps(command)
+    def with_terminal(**arguments: Any) -> int:
+        terminal = Terminal(
+            json=arguments.pop("as_json"),
+            verbose=arguments.pop("verbose"),
+            quiet=arguments.pop("quiet"),
+        )
+        return command(terminal=terminal, **arguments)
+
+    return _with(
+        with_terminal,
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
+        click.option("-v", "--verbose", is_flag=True, help="One line for every site, and a log."),
+        click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    )
+
+
+def _with(command: Command, *decorators: Callable[[Command], Command]) -> Command:
+    """Apply decorators so that ``--help`` lists their options in the order given."""
+    for decorate in reversed(decorators):
+        command = decorate(command)
+    return command
+
+
+def _unique(option: str, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Return the pairs as a dict; a name that comes twice is an error."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise click.UsageError(f"{option} is given twice for the same name.")
+    return values
