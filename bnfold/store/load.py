@@ -308,7 +308,11 @@ class _External:
                 "a link that leads out of the model's directory",
                 hint="copy the data file into the directory of the model",
             )
-        file = DataFile.open(path, f"{self._label}: external data {quoted(location)}")
+        try:
+            file = DataFile.open(path, f"{self._label}: external data {quoted(location)}")
+        except ModelError as error:
+            error.hint = error.hint or "copy or download the data file along with the model"
+            raise
         self._store.touch(file)
         self.files[location] = file
         return file

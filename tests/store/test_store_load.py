@@ -121,6 +121,7 @@ def external_model(directory: Path, data: bytes = b"", **entries: str) -> Path:
 
 VALUES = store_models.weight(0, 2000)
 RAW = VALUES.tobytes()
+LFS = b"version https://git-lfs.github.com/spec/v1\n"
 
 
 @pytest.mark.parametrize(
@@ -174,14 +175,15 @@ def test_external_data_is_found(tmp_path: Path, data: bytes, entries: dict[str, 
         "nul": (RAW, {"location": "w\0.bin"}, "no such file"),
         "directory": (RAW, {"location": "."}, "a directory"),
         "forged mark": (RAW, {"location": f"bnfold-store:{'0' * 32}:0"}, "no such file"),
-        "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", {}, "needs bytes"),
+        "lfs pointer": (LFS, {}, "needs bytes"),
     }.values(),
 )
 def test_bad_external_data_is_named(
     tmp_path: Path, data: bytes, entries: dict[str, str], message: str
 ) -> None:
     path = external_model(tmp_path, data, **entries)
-    check_refused(path, message, hint="git lfs pull" if b"git-lfs" in data else None)
+    hints = {b"": "download the data file", LFS: "git lfs pull"}
+    check_refused(path, message, hint=hints.get(data))
 
 
 def test_external_data_without_a_directory_is_refused(tmp_path: Path) -> None:
