@@ -34,8 +34,8 @@ from bnfold.check.feeds import Feed, apply_shapes, random_feeds, sizes_of
 from bnfold.check.hints import Hint, find_hints
 from bnfold.check.model import Model, ModelLike, interface_difference, open_model
 from bnfold.check.sessions import LEVELS, REFERENCE_EVALUATOR, RunError, resolve_provider
-from bnfold.check.verify import Pair, different, open_pair, verify
-from bnfold.errors import InputError
+from bnfold.check.verify import NOT_COMPARABLE, Pair, different, open_pair, verify
+from bnfold.errors import InputError, ModelError
 from bnfold.report import CheckReport
 
 __all__ = ["ModelLike", "check"]
@@ -136,8 +136,13 @@ def _prepare(
     quick = pair.provider == REFERENCE_EVALUATOR
     try:
         drawn = random_feeds(specs, hints, seed, attempt, quick=quick)
-    except InputError:
+    except InputError as error:
         # Data is what a caller gives where nothing can be drawn.
+        if not given and quick:
+            raise ModelError(
+                f"{model.label}: the original itself does not run: {pair.refusal}",
+                hint=NOT_COMPARABLE,
+            ) from error
         if not given:
             raise
         drawn = []

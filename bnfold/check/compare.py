@@ -47,6 +47,8 @@ SYSTEMATIC = 4.0
 _MANY = 256
 _MANY_DIFFERENT = 64
 _TINY = 1e-300
+# No noise that is still to be found excuses this many times what is allowed.
+_HOPELESS = 1000.0
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,14 @@ class Finding:
     @property
     def severity(self) -> tuple[bool, float]:
         """Sorts findings: failures last, then by how much of what is allowed they use."""
-        used = self.difference / self.allowed if self.allowed else self.difference
+        used = self.difference / max(self.allowed, _TINY)
         return not self.equivalent, math.inf if math.isnan(used) else used
+
+    @property
+    def doubtful(self) -> bool:
+        """True for a failure that better knowledge of the noise could turn into a pass."""
+        hopeless = math.isfinite(self.difference) and self.difference > _HOPELESS * self.allowed > 0
+        return not self.equivalent and not hopeless
 
     def named(self, name: str) -> OutputComparison:
         """Return the report's form."""

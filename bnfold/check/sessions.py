@@ -8,11 +8,13 @@ feeds go in and values come out. A runtime's own log lines are silenced: what th
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 
 from bnfold.check.model import Model
 from bnfold.errors import InputError, MissingPackageError, ProviderError
@@ -25,6 +27,8 @@ __all__ = [
     "RunError",
     "Runner",
     "Value",
+    "invalid",
+    "misplaced_nodes",
     "require_runtime",
     "resolve_provider",
     "runtime_name",
@@ -279,6 +283,19 @@ class ReferenceRunner:
             raise RunError(_one_line(error)) from error
 
 
+def invalid(model: Model) -> str | None:
+    """Return what the ONNX checker says against a model, or None."""
+    try:
+        onnx.checker.check_model(str(model.path) if model.data is None else model.data)
+    except Exception as error:  # noqa: BLE001 - its own class is not the only one to come out
+        return _one_line(error)
+    return None
+
+
 def _one_line(error: BaseException) -> str:
+    """Return an error's text without the runtime's error code, source file and signature."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
+    text = re.sub(r"^Load model from .* failed:", "", text)
+    text = re.sub(r"/\S+\.(?:cc|h):\d+ .*[)>] (?=[A-Z])", "", text)
     return text if len(text) <= 400 else f"{text[:400]} ..."

@@ -24,12 +24,15 @@ from bnfold.check.sessions import (
     RunError,
     Runner,
     Value,
+    invalid,
     runtime_name,
 )
 from bnfold.errors import InputError, ModelError
 from bnfold.report import CheckReport
 
-__all__ = ["Pair", "different", "open_pair", "verify"]
+__all__ = ["NOT_COMPARABLE", "Pair", "different", "open_pair", "verify"]
+
+NOT_COMPARABLE = "what cannot run cannot be compared; --no-check folds without a proof"
 
 # Drawn feeds beyond the first few are given up after this many seconds.
 _PATIENCE = 120.0
@@ -47,19 +50,29 @@ class Pair:
         candidate: What is to be proved equal to it.
         provider: Execution provider, or ``onnx.reference``.
         truth: The reference at the first level, ready to run.
-        warnings: What a reader has to know about how it runs.
+        refusal: Why the runtime does not run the reference, so that the evaluator does; or None.
     """
 
     reference: Model
     candidate: Model
     provider: str
     truth: Runner
-    warnings: tuple[str, ...] = ()
+    refusal: str | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:
         """The optimization levels; the reference evaluator optimizes nothing."""
         return LEVELS[:1] if self.provider == REFERENCE_EVALUATOR else LEVELS
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader has to know about how the models run."""
+        if self.refusal is None:
+            return ()
+        return (
+            f"{runtime_name()} cannot run the reference ({self.refusal}); the ONNX reference "
+            "evaluator ran both models instead",
+        )
 
     def open(
         self, model: Model, level: str, overrides: Mapping[str, Array] | None = None
@@ -70,6 +83,11 @@ class Pair:
             RunError: It cannot be made ready.
         """
         if self.provider == REFERENCE_EVALUATOR:
+            # The evaluator runs much that is not valid: only a runtime would have said so.
+            if model is self.candidate and invalid(self.reference) is None:
+                why = invalid(model)
+                if why is not None:
+                    raise RunError(f"it is not a valid model: {why}")
             return ReferenceRunner(model, overrides)
         return OrtRunner(model, self.provider, level, overrides)
 
@@ -83,24 +101,14 @@ def open_pair(reference: Model, candidate: Model, provider: str) -> Pair:
     try:
         return Pair(reference, candidate, provider, OrtRunner(reference, provider, LEVELS[0]))
     except RunError as error:
-        if error.missing_kernel or _is_type_error(error):
-            try:
-                evaluator = ReferenceRunner(reference)
-            except RunError:
-                pass
-            else:
-                why = f"{runtime_name()} cannot run the reference ({error})"
-                note = f"{why}; the ONNX reference evaluator ran both models instead"
-                return Pair(reference, candidate, REFERENCE_EVALUATOR, evaluator, (note,))
-        raise ModelError(
-            f"{reference.label}: the original itself does not run on {provider}: {error}",
-            hint="what cannot run cannot be compared; --no-check folds without a proof",
-        ) from error
-
-
-def _is_type_error(error: RunError) -> bool:
-    """True where the runtime's schemas lack a type that the evaluator may have."""
-    return "Type Error" in str(error) or "bfloat16" in str(error)
+        try:
+            evaluator = ReferenceRunner(reference)
+        except RunError:
+            raise ModelError(
+                f"{reference.label}: the original itself does not run on {provider}: {error}",
+                hint=NOT_COMPARABLE,
+            ) from error
+        return Pair(reference, candidate, REFERENCE_EVALUATOR, evaluator, str(error))
 
 
 def different(pair_outputs: Sequence[str], provider: str, level: str, why: str) -> CheckReport:
@@ -163,6 +171,7 @@ class _Levels:
         self.names = [spec.name for spec in pair.reference.outputs]
         self.tallies = [_Tally(level, self.names) for level in pair.levels]
         self.candidates = [_try_open(pair, pair.candidate, level) for level in pair.levels]
+        self._changed: set[str] = set()
         self.optimized: Runner | RunError | None = None
         if len(pair.levels) > 1:
             self.optimized = _try_open(pair, pair.reference, pair.levels[1])
@@ -173,12 +182,18 @@ class _Levels:
         Args:
             feed: The values.
             truths: The reference's outputs at the first level, with noise.
-            source: Outputs of further neighbours of the reference; asked for before a rejection.
+            source: Outputs of further neighbours of the reference; asked for before a rejection
+                that they could change.
         """
         outcomes = [_try_run(runner, feed) for runner in self.candidates]
         own = None if self.optimized is None else _try_run(self.optimized, feed)
         findings = self._findings(truths, outcomes, own)
-        if not all(finding.equivalent for part in findings for finding in part):
+        compared = (
+            part
+            for outcome, part in zip(outcomes, findings, strict=True)
+            if not isinstance(outcome, RunError)
+        )
+        if any(finding.doubtful for part in compared for finding in part):
             for outputs in source:
                 _add_neighbour(truths, outputs)
             findings = self._findings(truths, outcomes, own)
@@ -227,10 +242,12 @@ class _Levels:
             tally.warn(f"{runtime_name()} does not run the original at its default level: {own}")
             return
         for name, finding in zip(self.names, self._compare(truths, own), strict=True):
-            if not finding.equivalent:
+            if not finding.equivalent and name not in self._changed:
+                self._changed.add(name)
                 tally.warn(
                     f"{runtime_name()} itself changes output '{name}' of the original at its "
-                    "default level; deploy this model with graph optimizations disabled"
+                    f"default level: difference {finding.difference:.2g}, where "
+                    f"{finding.allowed:.2g} would be rounding"
                 )
 
 
@@ -276,17 +293,16 @@ def verify(
                 tally.warn(f"the models are slow: {index} of {len(feeds)} feeds were compared")
             break
         try:
-            feed, values = _run_within_range(pair.truth, feed, hints)
+            used, values = _run_within_range(pair.truth, feed, hints)
         except RunError as error:
             if feed.given:
-                raise InputError(
-                    f"{feed.name}: the reference does not run on it: {error}"
-                ) from error
+                message = f"{feed.name}: the reference does not run on it: {error}"
+                raise InputError(message) from error
             continue
         truths = [Truth(value) for value in values]
-        for outputs in noise.first(feed, index):
+        for outputs in noise.first(used, index):
             _add_neighbour(truths, outputs)
-        levels.judge(feed, truths, noise.further(feed, index))
+        levels.judge(used, truths, noise.further(used, index))
     reports = [tally.report(pair.provider, pair.warnings) for tally in levels.tallies]
     rejected = [
         entry
