@@ -4,7 +4,7 @@ With a constant c, and the affine A = (s, t) on the other side::
 
     eaten       the node joins the affine and goes; c / x is not affine
     x + c       A(x + c) = s x + A(c): the constant takes the shift, s goes on
-    x * c       s (x c) = x (s c), if t = 0
+    x * c       s (x c) = x (s c), if t = 0; downwards (s x + t) c = s (x c) + t c
 
 Between computed tensors::
 
@@ -197,7 +197,13 @@ def _constant_forward(operand: ConstantOperand, pending: Affine) -> Answer:
             kept = _with_constant(operand, operand.values - pending.offset, {})
         case "Mul", _ if pending.is_linear:
             kept = _with_constant(operand, operand.values * pending.scale, {})
-    return steps if kept is None else [kept, *steps] if pending.is_shift else [*steps, kept]
+    if kept is not None:
+        return [kept, *steps] if pending.is_shift else [*steps, kept]
+    if operand.affine.is_linear:
+        # m (s x + t) = s (m x) + m t: the node stays, and the shift goes on
+        factor = operand.affine.scale
+        steps.append(Step(passes={0: Affine.of(pending.scale, pending.offset * factor)}))
+    return steps
 
 
 def _with_constant(

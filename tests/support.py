@@ -1,0 +1,181 @@
+"""Models as text, and the one assertion that tests every promise of a fold."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from bnfold.graph.fold import FoldOptions, fold_model
+from bnfold.report import FoldReport
+from bnfold.store import from_bytes, to_bytes
+
+Feeds = dict[str, np.ndarray]
+
+TOLERANCE = {
+    TensorProto.DOUBLE: 1e-11,
+    TensorProto.FLOAT: 2e-5,
+    TensorProto.FLOAT16: 2e-2,
+    TensorProto.BFLOAT16: 1e-1,
+}
+
+
+def build(
+    text: str, values: Mapping[str, Any] | None = None, *, ir: int = 8, opset: int = 17
+) -> ModelProto:
+    """Parse the text of a graph; names in ``<...>`` that nothing computes become initializers.
+
+    Their values come from ``values``, or are drawn from their name: variances (``var...``) positive,
+    others normal.
+    """
+    header = (
+        ""
+        if text.lstrip().startswith("<")
+        else f'<ir_version: {ir}, opset_import: ["" : {opset}]>\n'
+    )
+    model = onnx.parser.parse_model(header + text)
+    _fill(model.graph, values or {})
+    return model
+
+
+def _fill(graph: onnx.GraphProto, values: Mapping[str, Any]) -> None:
+    made = {name for node in graph.node for name in node.output} | {i.name for i in graph.input}
+    rest = []
+    for info in graph.value_info:
+        if info.name in made:
+            rest.append(info)
+            continue
+        kind = info.type.tensor_type.elem_type
+        shape = [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        array = np.asarray(values.get(info.name, draw(info.name, shape)))
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        graph.initializer.append(
+            numpy_helper.from_array(array.astype(dtype).reshape(shape), info.name)
+        )
+    del graph.value_info[:]
+    graph.value_info.extend(rest)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _fill(attribute.g, values)
+
+
+def draw(name: str, shape: Sequence[int]) -> np.ndarray:
+    """Numbers that depend on the name alone."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    array = rng.normal(size=shape)
+    return np.abs(array) + 0.3 if name.startswith("var") else array
+
+
+def fold(model: ModelProto, **options: Any) -> tuple[ModelProto, FoldReport]:
+    """Fold a copy of ``model``."""
+    loaded = from_bytes(model.SerializeToString())
+    report, changed = fold_model(loaded, FoldOptions(**options))
+    return (ModelProto.FromString(to_bytes(loaded)) if changed else model), report
+
+
+def feeds_of(model: ModelProto, sizes: Mapping[str, int], seed: int = 0) -> Feeds:
+    """Normal draws for every input that has no initializer."""
+    rng = np.random.default_rng(seed)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    feeds: Feeds = {}
+    for info in model.graph.input:
+        if info.name in initializers:
+            continue
+        kind = info.type.tensor_type.elem_type
+        shape = [d.dim_value or sizes.get(d.dim_param, 3) for d in info.type.tensor_type.shape.dim]
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        draws = (
+            rng.integers(0, 2, shape)
+            if kind in (TensorProto.BOOL, TensorProto.INT64)
+            else rng.normal(size=shape)
+        )
+        feeds[info.name] = draws.astype(dtype)
+    return feeds
+
+
+def evaluate(model: ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    """ONNX Runtime without optimization, or the reference evaluator where it has no kernel.
+
+    Both share no code with bnfold.
+    """
+    if model.graph.output[0].type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return [np.asarray(value) for value in session.run(None, feeds)]
+    with np.errstate(all="ignore"):
+        return [np.asarray(value) for value in ReferenceEvaluator(model).run(None, feeds)]
+
+
+def assert_same(
+    reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray], tolerance: float
+) -> None:
+    for one, other in zip(reference, candidate, strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
+        a, b = one.astype(np.float64), other.astype(np.float64)
+        np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+        scale = np.nanmax(np.abs(a), initial=1e-30)
+        assert np.nanmax(np.abs(a - b), initial=0.0) <= tolerance * max(scale, 1e-30)
+
+
+def assert_fold(
+    model: ModelProto,
+    *,
+    folded: Sequence[str] = (),
+    kept: Mapping[str, str] | None = None,
+    ops: Sequence[str] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    run: bool = True,
+    **options: Any,
+) -> ModelProto:
+    """Every promise of one fold: verdicts, validity, equality, interface, idempotence.
+
+    Args:
+        model: The model; it is not changed.
+        folded: Names of the sites that go.
+        kept: Names of the sites that stay, with their reason codes.
+        ops: Operator types of the main graph afterwards, in order.
+        sizes: Lengths of symbolic dimensions; two other lengths are tried as well.
+        run: Evaluate both models.
+        options: Passed on to the fold.
+    """
+    before = model.SerializeToString(deterministic=True)
+    result, report = fold(model, **options)
+    assert model.SerializeToString(deterministic=True) == before
+    assert [verdict.name for verdict in report.folded] == list(folded), report.to_dict()["sites"]
+    found = {verdict.name: str(verdict.reason) for verdict in report.kept}
+    assert found == dict(kept or {}), report.to_dict()["sites"]
+    assert all(verdict.detail for verdict in report.kept)
+    onnx.checker.check_model(result, full_check=True)
+    assert _interface(result) == _interface(model)
+    if ops is not None:
+        assert [node.op_type for node in result.graph.node if node.op_type != "Constant"] == list(
+            ops
+        )
+    again, _ = fold(result, **options)
+    assert again.SerializeToString(deterministic=True) == result.SerializeToString(
+        deterministic=True
+    )
+    if run:
+        tolerance = TOLERANCE[model.graph.output[0].type.tensor_type.elem_type]
+        for lengths in (sizes or {}, dict.fromkeys(sizes or {"N": 1}, 1)):
+            feeds = feeds_of(model, lengths)
+            assert_same(evaluate(model, feeds), evaluate(result, feeds), tolerance)
+    return result
+
+
+def _interface(model: ModelProto) -> tuple[list[bytes], list[bytes]]:
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [i.SerializeToString() for i in model.graph.input if i.name not in initializers]
+    return inputs, [o.SerializeToString() for o in model.graph.output]
