@@ -15,6 +15,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from bnfold.errors import InputError, ModelError
+from bnfold.store import load
 
 __all__ = ["Model", "ModelLike", "ValueSpec", "interface_difference", "open_model"]
 
@@ -93,8 +94,8 @@ def open_model(model: ModelLike, role: str) -> Model:
         role: ``reference`` or ``candidate``, for messages about models in memory.
 
     Raises:
-        InputError: There is no such file, or the ``ModelProto`` is too large to be serialized.
-        ModelError: The bytes are not an ONNX model.
+        InputError: The ``ModelProto`` is too large to be serialized.
+        ModelError: There is no such file, it is not an ONNX model, or its external data is missing.
     """
     path: Path | None = None
     data: bytes | None = None
@@ -112,9 +113,7 @@ def open_model(model: ModelLike, role: str) -> Model:
     else:
         path = Path(model)
         label = str(path)
-        if not path.is_file():
-            what = "is not a file" if path.exists() else "no such file"
-            raise InputError(f"{label}: {what}", hint="give the path of an .onnx file")
+        load(path)  # refuses what is not a model, and says what it is instead
     try:
         if data is None:
             proto = onnx.load(str(path), load_external_data=False)

@@ -234,7 +234,7 @@ def identify(head: bytes) -> tuple[str, str | None]:
         if head[position:].startswith(magic):
             return f"{kind}, not an ONNX model", None
     if text and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
-        return "text, not an ONNX model", None
+        return "text, not an ONNX model", "name the model file itself"
     return "not an ONNX model, or a damaged one", "download or export it again"
 
 

@@ -63,7 +63,12 @@ def load(path: str | os.PathLike[str]) -> LoadedModel:
             missing, too short or outside its directory.
     """
     path = Path(path)
-    return _load(DataFile.open(path, str(path)), str(path), path, path.parent)
+    try:
+        file = DataFile.open(path, str(path))
+    except ModelError as error:
+        error.hint = error.hint or "give the path of an ONNX file"
+        raise
+    return _load(file, str(path), path, path.parent)
 
 
 def from_bytes(data: bytes, base_dir: str | os.PathLike[str] | None = None) -> LoadedModel:

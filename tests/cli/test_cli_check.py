@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import Result
 from onnx import numpy_helper
 
-from tests.cli.conftest import ROOT, Run
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., Result]
 
 
 @pytest.fixture

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 import bnfold
 from bnfold.cli import program
-from tests.cli.conftest import Run
+
+Run = Callable[..., Result]
 
 HEAVY = ("onnx", "onnx_ir", "onnxruntime", "torch", "numpy", "rich", "ml_dtypes")
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.cli.conftest import Run
+from click.testing import Result
+
+Run = Callable[..., Result]
 
 
 def test_says_what_would_fold_and_writes_nothing(run: Run, digits: Path) -> None:

@@ -3,13 +3,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+from click.testing import Result
 
 from bnfold import pipeline
-from tests.cli.conftest import ROOT, Run
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., Result]
 
 
 def ops(path: Path) -> list[str]:
