@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -22,7 +26,22 @@ class Program(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the arguments name, and leave with its exit code."""
         kwargs["standalone_mode"] = False
-        sys.exit(_run(super().main, *args, **kwargs))
+        with _termination_is_an_interrupt():
+            code = _run(super().main, *args, **kwargs)
+        sys.exit(code)
+
+
+@contextlib.contextmanager
+def _termination_is_an_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does, so that it cleans up behind itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(command: Any, *args: Any, **kwargs: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +114,20 @@ def test_interrupt_is_exit_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
     result = run("inspect", "x.onnx")
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted"
+
+
+def test_termination_leaves_no_file_behind(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminated(*_: object, **__: object) -> None:
+        assert len(list(digits.parent.iterdir())) == 2  # the staged model is there
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("bnfold.pipeline.compare", terminated)
+    result = run("optimize", digits)
+    assert result.exit_code == 130
+    assert list(digits.parent.iterdir()) == [digits]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_own_bug_is_exit_code_5_with_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
