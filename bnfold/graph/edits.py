@@ -26,6 +26,7 @@ from bnfold.store import ArraySource, LazyTensor, TensorStore
 
 __all__ = ["Editor"]
 
+_RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 UNIFORM_FROM = 1024
 FRESH_SUFFIX = "_folded"
 
@@ -44,7 +45,7 @@ class Editor:
         self.constants = constants
         self.tensors = tensors
         self._made: dict[Value, None] = {}
-        self._dead: list[Value] = []
+        self._dead: list[Value | None] = []
 
     def apply(self, plan: Plan) -> None:
         """Carry out all edits of a plan."""
@@ -70,16 +71,17 @@ class Editor:
             case AppendAdd():
                 self._append_add(edit)
             case Bypass():
-                self._bypass(edit, keep_output_name=plan.direction == "backward")
+                self._bypass(edit, plan)
 
     # --- nodes
 
-    def _bypass(self, edit: Bypass, *, keep_output_name: bool) -> None:
+    def _bypass(self, edit: Bypass, plan: Plan) -> None:
         node = edit.node
         source, result = node.inputs[edit.index], node.outputs[0]
         assert source is not None and result is not None  # noqa: S101, PT018 - a rule has seen both
-        alone = set(source.uses) == {Use(node, edit.index)} and source.scope is node.scope
-        fixed = source.producer is None or source.is_output or source.is_protected or not alone
+        alone = set(source.uses) == {Use(node, edit.index)} or source in plan.changed
+        named = source.producer is None or source.is_output or source.is_protected
+        fixed = named or not alone or source.scope is not node.scope
         if fixed and (result.is_output or result.is_protected):
             self._become_identity(node, edit.index)
             return
@@ -89,10 +91,24 @@ class Editor:
         name, is_output, described = result.name, result.is_output, result.described_as
         self._drop_inputs(node)
         self.graph.remove(node)
-        if not fixed and (keep_output_name or is_output):
+        if not fixed and (plan.direction == "backward" or is_output):
             source.described_as = described
             source.is_output, source.is_protected = is_output, result.is_protected
             self.graph.rename(source, name)
+
+    def cancel_reshapes(self, node: Node) -> None:
+        """Take ``node`` and a reshape beside it out, where together they change nothing.
+
+        A normalization written by hand reshapes to (N, C, -1) and back; nothing is left between.
+        """
+        for first, last in _pairs(node):
+            if not _undo(first, last):
+                continue
+            self._dead.append(first.outputs[0])
+            self.graph.connect(last, 0, first.inputs[0])
+            self._bypass(Bypass(last), Plan("forward"))
+            self._sweep()
+            return
 
     def _become_identity(self, node: Node, index: int) -> None:
         source = node.inputs[index]
@@ -227,7 +243,7 @@ class Editor:
     def _sweep(self) -> None:
         while self._dead:
             value = self._dead.pop()
-            if value.uses or value.is_output or value.is_protected:
+            if value is None or value.uses or value.is_output or value.is_protected:
                 continue
             known = value.scope.values.get(value.name) is value
             if value.tensor is not None and known and not self.constants.is_overridable(value):
@@ -238,6 +254,27 @@ class Editor:
             if not any(attribute.HasField("g") for attribute in node.attributes.values()):
                 self._drop_inputs(node)
                 self.graph.remove(node)
+
+
+def _pairs(node: Node) -> list[tuple[Node, Node]]:
+    """``node`` with the node before it, and with its only reader."""
+    source, result = node.input(0), node.output()
+    pairs: list[tuple[Node, Node]] = []
+    if source is not None and source.producer is not None:
+        pairs.append((source.producer, node))
+    if result is not None and len(result.uses) == 1:
+        pairs.append((node, next(iter(result.uses)).node))
+    return [pair for pair in pairs if all(n.alive and n.op in _RESHAPES for n in pair)]
+
+
+def _undo(first: Node, last: Node) -> bool:
+    """True if ``last`` alone reads ``first`` and provably gives back the shape it was given."""
+    before, middle, after = first.inputs[0], first.outputs[0], last.outputs[0]
+    if before is None or middle is None or after is None or last.inputs[0] is not middle:
+        return False
+    alone = len(middle.uses) == 1 and not middle.is_output and not middle.is_protected
+    together = first.scope is last.scope and before.scope is first.scope
+    return alone and together and before.shape is not None and before.shape == after.shape
 
 
 def _is_read(value: Value | None) -> bool:

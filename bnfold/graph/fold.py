@@ -142,6 +142,8 @@ class _Folder:
             if owner is not None and owner is not record:
                 owner.took(plan)
         self.editor.apply(plan)
+        for node in plan.through:
+            self.editor.cancel_reshapes(node)
 
     def verdicts(self) -> Iterable[Verdict]:
         """One verdict for each site that people should know of."""

@@ -30,6 +30,7 @@ __all__ = ["plan_backward", "plan_forward"]
 
 MAX_ALTERNATIVES = 32
 MAX_NODES = 4096
+SHAPE_ONLY = ("Shape", "Size")
 
 
 @dataclass(eq=False)
@@ -192,7 +193,9 @@ class _Backward(_Walk):
         return None
 
     def _reads_what_stays(self, use: Use, affine: Affine) -> bool:
-        """A slice of other channels does not see the change."""
+        """A slice of other channels does not see the change, and a shape does not change."""
+        if use.node.op in SHAPE_ONLY:
+            return True
         if use.node.op not in ("Slice", "Gather", "Split") or use.index != 0:
             return False
         rule = RULES[use.node.op]
@@ -278,6 +281,8 @@ class _Forward(_Walk):
                 return Refusal(
                     Reason.CAPTURED, f'"{value.name}" is used inside the subgraph of another node'
                 )
+            if use.node.op in SHAPE_ONLY:
+                continue
             refusal = self.enqueue(use.node, search, use.node.position)
             if refusal is not None:
                 return refusal
