@@ -24,6 +24,7 @@ __all__ = [
     "print_error",
     "print_hint",
     "print_json",
+    "print_labelled",
     "print_line",
     "print_warning",
     "printable",
@@ -104,25 +105,25 @@ def to_json(value: dict[str, Any]) -> str:
 
 def print_error(error: BnfoldError) -> None:
     """Print an error and its hint, one line each."""
-    _print_labelled("error", error.message, "red")
+    print_labelled("error", error.message)
     if error.hint:
         print_hint(error.hint)
 
 
 def print_warning(message: str) -> None:
     """Print a warning, in one line."""
-    _print_labelled("warning", message, "yellow")
+    print_labelled("warning", message, "yellow")
 
 
 def print_hint(message: str) -> None:
     """Print advice, in one line."""
-    _print_labelled("hint", message, "cyan")
+    print_labelled("hint", message, "cyan")
 
 
 def print_bug() -> None:
     """Print the exception being handled, and that it is not the user's fault."""
     print_line(traceback.format_exc().rstrip())
-    _print_labelled("error", "this is a bug in bnfold", "red")
+    print_labelled("error", "this is a bug in bnfold")
     print_hint("please report it, with the lines above and the model if you can share it")
 
 
@@ -138,7 +139,8 @@ def printable(text: str) -> str:
     )
 
 
-def _print_labelled(label: str, message: str, colour: str) -> None:
+def print_labelled(label: str, message: str, colour: str = "red") -> None:
+    """Print ``label: message`` on stderr, in one line, the label coloured on a terminal."""
     coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     prefix = click.style(f"{label}:", fg=colour, bold=True) if coloured else f"{label}:"
     print_line(f"{prefix} {printable(message)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bnfold.cli.batch import run_batch
-from bnfold.cli.console import Terminal, print_line
+from bnfold.cli.console import Terminal, print_hint, print_labelled
 from bnfold.cli.options import (
     Proof,
     check_options,
@@ -98,10 +98,11 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
             )
 
     def verdict(report: FoldReport) -> int:
-        missed = [site for site in report.kept if site.reason is not Reason.EXCLUDED]
+        missed = sum(site.reason is not Reason.EXCLUDED for site in report.kept)
         if not (require_folded and missed):
             return 0
-        print_line(f"error: {report.model}: --require-folded: {len(missed)} sites were kept")
+        print_labelled("error", f"{report.model}: --require-folded: {missed} site(s) kept")
+        print_hint("the report says why; --keep names sites that may stay")
         return 1
 
     batch = run_batch(models, job, terminal, verdict)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+import onnx.parser
 import pytest
 from click.testing import Result
 
@@ -131,6 +132,41 @@ def test_keep_leaves_sites_alone(run: Run, digits: Path) -> None:
     assert "folded 1 of 3" in result.stderr
     assert "excluded" in result.stderr
     assert ops(digits.with_name("digits.folded.onnx")).count("BatchNormalization") == 2
+
+
+OVERRIDABLE = """
+<ir_version: 8, opset_import: ["" : 17]>
+model (float[N, 1, 4, 4] x, float[2, 1, 1, 1] w) => (float[N, 2, 4, 4] y)
+<float[2, 1, 1, 1] w = {1.5, -2.0}, float[2] gamma = {1.0, 2.0}, float[2] beta = {0.5, -0.5},
+ float[2] mean = {0.1, 0.2}, float[2] var = {1.0, 4.0}>
+{
+    c = Conv (x, w)
+    y = BatchNormalization (c, gamma, beta, mean, var)
+}
+"""
+
+
+def test_overridable_weights_are_kept_with_a_hint_and_folded_when_frozen(
+    run: Run, tmp_path: Path
+) -> None:
+    model, target = tmp_path / "m.onnx", tmp_path / "m.folded.onnx"
+    onnx.save(onnx.parser.parse_model(OVERRIDABLE), model)
+    result = run("optimize", model)
+    assert result.exit_code == 0
+    assert target.read_bytes() == model.read_bytes()
+    hints = [line for line in result.stderr.splitlines() if line.startswith("hint: ")]
+    assert len(hints) == 1
+    assert "--freeze-initializers" in hints[0]
+
+    required = run("optimize", model, "--require-folded", "--json")
+    assert required.exit_code == 1
+    assert json.loads(required.stdout)["sites"][0]["reason"] == "overridable_initializer"
+    assert "error: " in required.stderr
+
+    frozen = run("optimize", model, "--freeze-initializers", "--require-folded")
+    assert frozen.exit_code == 0, frozen.stderr
+    assert ops(target) == ["Conv"]
+    assert [value.name for value in onnx.load(target).graph.input] == ["x"]
 
 
 def test_no_check_makes_none(run: Run, digits: Path) -> None:
