@@ -33,8 +33,9 @@ from bnfold.check.data import load_feeds, save_feed
 from bnfold.check.feeds import Feed, apply_shapes, random_feeds, sizes_of
 from bnfold.check.hints import Hint, find_hints
 from bnfold.check.model import Model, ModelLike, interface_difference, open_model
+from bnfold.check.pairs import NOT_COMPARABLE, Pair, open_pair
 from bnfold.check.sessions import LEVELS, REFERENCE_EVALUATOR, RunError, resolve_provider
-from bnfold.check.verify import NOT_COMPARABLE, Pair, different, open_pair, verify
+from bnfold.check.verify import different, verify
 from bnfold.errors import InputError, ModelError
 from bnfold.report import CheckReport
 

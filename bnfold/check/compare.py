@@ -39,7 +39,7 @@ from bnfold.check.noise import eps_of
 from bnfold.check.sessions import Value
 from bnfold.report import OutputComparison
 
-__all__ = ["FACTOR", "SYSTEMATIC", "Finding", "Tolerance", "Truth"]
+__all__ = ["FACTOR", "HOPELESS", "SYSTEMATIC", "Finding", "Tolerance", "Truth"]
 
 FACTOR = 8.0
 SYSTEMATIC = 4.0
@@ -48,7 +48,7 @@ _MANY = 256
 _MANY_DIFFERENT = 64
 _TINY = 1e-300
 # No noise that is still to be found excuses this many times what is allowed.
-_HOPELESS = 1000.0
+HOPELESS = 1000.0
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,14 @@ class Finding:
         used = self.difference / max(self.allowed, _TINY)
         return not self.equivalent, math.inf if math.isnan(used) else used
 
-    @property
-    def doubtful(self) -> bool:
-        """True for a failure that better knowledge of the noise could turn into a pass."""
-        hopeless = math.isfinite(self.difference) and self.difference > _HOPELESS * self.allowed > 0
-        return not self.equivalent and not hopeless
+    def doubtful(self, hopeless: float) -> bool:
+        """True for a failure that better knowledge of the noise could turn into a pass.
+
+        Args:
+            hopeless: Differences of more than this many times what is allowed are failures.
+        """
+        beyond = math.isfinite(self.difference) and self.difference > hopeless * self.allowed > 0
+        return not self.equivalent and not beyond
 
     def named(self, name: str) -> OutputComparison:
         """Return the report's form."""

@@ -57,7 +57,8 @@ class Model:
     Attributes:
         label: How messages call it: the path as given, or its role.
         path: The file, or None for a model in memory.
-        data: The serialized model where there is no file.
+        data: The serialized model where it is not that of the file; the file's folder is then
+            where its external data lies.
         graph: The main graph; its large tensors have lost their values.
         inputs: What a caller has to feed, in order; initializers are not among them.
         outputs: The graph outputs, in order.
@@ -76,9 +77,12 @@ class Model:
         Args:
             external_data: False to leave weights in their own files where they are.
         """
-        if self.data is not None:
-            return onnx.load_model_from_string(self.data)
-        return onnx.load(str(self.path), load_external_data=external_data)
+        if self.data is None:
+            return onnx.load(str(self.path), load_external_data=external_data)
+        proto = onnx.load_model_from_string(self.data)
+        if external_data and self.path is not None:
+            onnx.load_external_data_for_model(proto, self.directory)
+        return proto
 
     @property
     def directory(self) -> str:

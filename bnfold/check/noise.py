@@ -5,16 +5,19 @@ Two kinds of neighbours of a model are as good as the model:
 * its float inputs moved by one unit in the last place (ulp) of their own type, up or down;
 * its float weights moved by about half an ulp, which is what rounding them once does. A float has
   no neighbour at half an ulp, so one weight in four moves by a whole one: in the mean square the
-  same. This is the noise that matters where inputs are integers, and where weights are float16 or
-  bfloat16: there a correctly folded weight, rounded once to its own type, is further from the
-  original product than any rounding inside a runtime that computes in float32.
+  same. Equal weights of a tensor move alike, because rounding treats them alike: in a model whose
+  weights are all the same number its errors add up instead of cancelling. This is the noise that
+  matters where inputs are integers, and where weights are float16 or bfloat16: there a correctly
+  folded weight, rounded once to its own type, is further from the original product than any
+  rounding inside a runtime that computes in float32.
 
 The difference between the reference's outputs and a neighbour's, on the same feed, is noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -28,17 +31,26 @@ from bnfold.check.hints import Hint
 from bnfold.check.model import Model
 from bnfold.check.sessions import RunError, Runner, Value
 
-__all__ = ["NoiseSource", "eps_of", "move_inputs", "move_weights", "next_float"]
+__all__ = ["NoiseSource", "eps_of", "move_inputs", "move_weights", "next_float", "outputs_of"]
 
-FIRST_DRAWS = 3
-FURTHER_DRAWS = 5
-WEIGHT_DRAWS = 2
+_FIRST_DRAWS = 3
+_ALL_DRAWS = 8
+_KEPT_WEIGHT_DRAWS = 2
+_WEIGHT_DRAWS = 8
 
 # Perturbed copies of weights live in memory beside the model.
 _MAX_WEIGHT_BYTES = 2**29
 # Operators whose float parameters are no weights: one ulp more is another size or another branch.
+_FLOAT_TYPES = frozenset(
+    {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.FLOAT16,
+        onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.DOUBLE,
+    }
+)
 _NOT_WEIGHTS = frozenset(
-    {"ConstantOfShape", "NonMaxSuppression", "OneHot", "Pad", "Pow", "Range", "Resize", "Upsample"}
+    {"NonMaxSuppression", "OneHot", "Pad", "Pow", "Range", "Resize", "Upsample"}
 )
 
 
@@ -78,11 +90,19 @@ def move_inputs(feed: Feed, hints: Mapping[str, Hint], rng: np.random.Generator)
     return Feed(f"{feed.name} moved", arrays) if moved else None
 
 
-def move_weights(model: Model, rng: np.random.Generator) -> dict[str, Array]:
-    """Return the model's float weights, one in four moved by one ulp.
+def move_weights(model: Model, seed: Sequence[int]) -> tuple[Model, dict[str, Array]]:
+    """Move a model's float weights, one in four by one ulp.
 
     Single numbers stay as they are: most of them are exponents, bounds and epsilons. Where the
     weights are larger than half a gigabyte only the first of them move.
+
+    Args:
+        model: The reference.
+        seed: Where the random numbers start.
+
+    Returns:
+        A model, and values in place of its initializers and constants of these names. It is the
+        same model unless weights are computed by ConstantOfShape.
     """
     proto = model.load(external_data=False)
     fixed = {
@@ -90,6 +110,7 @@ def move_weights(model: Model, rng: np.random.Generator) -> dict[str, Array]:
     }
     overrides = {}
     budget = _MAX_WEIGHT_BYTES
+    rng = np.random.default_rng(seed)
     for name, tensor in _float_tensors(proto.graph):
         size = int(np.prod(tensor.dims, dtype=np.int64))
         if name in fixed or size < 2:
@@ -98,26 +119,52 @@ def move_weights(model: Model, rng: np.random.Generator) -> dict[str, Array]:
         budget -= values.nbytes
         if budget < 0:
             break
-        neighbours = next_float(values, rng.integers(0, 2, values.shape).astype(bool))
-        chosen = (rng.integers(0, 4, values.shape) == 0) & (values != 0)
-        overrides[name] = np.ascontiguousarray(np.where(chosen, neighbours, values), values.dtype)
-    return overrides
+        overrides[name] = _rounded_otherwise(values, rng)
+    fills = [
+        attribute.t
+        for node in proto.graph.node
+        if node.op_type == "ConstantOfShape" and node.output[0] not in fixed
+        for attribute in node.attribute
+        if attribute.name == "value" and attribute.t.data_type in _FLOAT_TYPES
+    ]
+    if fills and proto.ByteSize() <= _MAX_WEIGHT_BYTES:
+        for tensor in fills:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(_rounded_otherwise(values, rng), tensor.name))
+        model = dataclasses.replace(model, data=proto.SerializeToString())
+    return model, overrides
+
+
+def _rounded_otherwise(values: Array, rng: np.random.Generator) -> Array:
+    """Move one value in four by one ulp, equal values alike: chance hangs on the bits alone.
+
+    A tensor that holds one number only moves always, and by two ulp. Where all products of a sum
+    are the same number, the sum's own roundings add up too.
+    """
+    bits = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").astype(np.uint64)
+    key, factor = rng.integers(0, 2**63, 2, dtype=np.uint64)
+    if np.all(bits == bits.flat[0]):
+        up = np.full(values.shape, bool(key & np.uint64(1)))
+        return np.where(values == 0, values, next_float(next_float(values, up), up))
+    with np.errstate(over="ignore"):
+        # The finalizer of SplitMix64, which spreads every bit over all others.
+        mixed = (bits ^ key) * (factor | np.uint64(1))
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    chosen = ((mixed & np.uint64(3)) == 0) & (values != 0)
+    moved = next_float(values, (mixed & np.uint64(4)) != 0)
+    return np.asarray(np.where(chosen, moved, values), dtype=values.dtype)
 
 
 def _float_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    floats = {
-        onnx.TensorProto.FLOAT,
-        onnx.TensorProto.FLOAT16,
-        onnx.TensorProto.BFLOAT16,
-        onnx.TensorProto.DOUBLE,
-    }
     for initializer in graph.initializer:
-        if initializer.data_type in floats:
+        if initializer.data_type in _FLOAT_TYPES:
             yield initializer.name, initializer
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in {"", "ai.onnx"}:
             for attribute in node.attribute:
-                if attribute.name == "value" and attribute.t.data_type in floats:
+                if attribute.name == "value" and attribute.t.data_type in _FLOAT_TYPES:
                     yield node.output[0], attribute.t
 
 
@@ -127,7 +174,7 @@ class NoiseSource:
     Args:
         model: The reference.
         runner: The reference made ready.
-        reopen: Makes the reference ready with other weights.
+        reopen: Makes a model ready with other weights.
         hints: Advice by input name.
         seed: Where the random numbers start.
     """
@@ -136,7 +183,7 @@ class NoiseSource:
         self,
         model: Model,
         runner: Runner,
-        reopen: Callable[[Mapping[str, Array]], Runner],
+        reopen: Callable[[Model, Mapping[str, Array]], Runner],
         hints: Mapping[str, Hint],
         seed: int,
     ) -> None:
@@ -145,7 +192,7 @@ class NoiseSource:
         self._reopen = reopen
         self._hints = hints
         self._seed = seed
-        self._neighbours: list[Runner] | None = None
+        self._kept: list[Runner] | None = None
         self._coarse_weights = any(
             tensor.data_type in {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
             for _, tensor in _float_tensors(model.graph)
@@ -154,43 +201,46 @@ class NoiseSource:
     def first(self, feed: Feed, index: int) -> Iterator[list[Value]]:
         """Yield the outputs of the neighbours that every verdict needs."""
         moved = False
-        for draw in range(FIRST_DRAWS):
-            for outputs in self._moved_inputs(feed, index, draw):
-                moved = True
-                yield outputs
+        for outputs in self._moved_inputs(feed, index, range(_FIRST_DRAWS)):
+            moved = True
+            yield outputs
         if not moved or self._coarse_weights:
-            yield from self._moved_weights(feed)
+            if self._kept is None:
+                self._kept = list(self._neighbours(range(_KEPT_WEIGHT_DRAWS)))
+            for runner in self._kept:
+                yield from outputs_of(runner, feed)
 
-    def further(self, feed: Feed, index: int) -> Iterator[list[Value]]:
-        """Yield the outputs of more neighbours, for a feed that is about to be rejected."""
-        for draw in range(FIRST_DRAWS, FIRST_DRAWS + FURTHER_DRAWS):
-            yield from self._moved_inputs(feed, index, draw)
-        yield from self._moved_weights(feed)
+    def more_inputs(self, feed: Feed, index: int) -> Iterator[list[Value]]:
+        """Yield the outputs of more neighbours in the inputs, for a feed in doubt."""
+        yield from self._moved_inputs(feed, index, range(_FIRST_DRAWS, _ALL_DRAWS))
 
-    def _moved_inputs(self, feed: Feed, index: int, draw: int) -> Iterator[list[Value]]:
-        moved = move_inputs(feed, self._hints, np.random.default_rng((self._seed, index, draw, 1)))
-        if moved is not None:
-            yield from _outputs(self._runner, moved)
+    def weights(self) -> Iterator[Runner]:
+        """Yield neighbours in the weights, each made ready when it is asked for."""
+        kept = self._kept or []
+        yield from kept
+        yield from self._neighbours(range(len(kept), _WEIGHT_DRAWS))
 
-    def _moved_weights(self, feed: Feed) -> Iterator[list[Value]]:
-        if self._neighbours is None:
-            self._neighbours = list(self._open_neighbours())
-        for runner in self._neighbours:
-            yield from _outputs(runner, feed)
+    def _moved_inputs(self, feed: Feed, index: int, draws: range) -> Iterator[list[Value]]:
+        for draw in draws:
+            rng = np.random.default_rng((self._seed, index, draw, 1))
+            moved = move_inputs(feed, self._hints, rng)
+            if moved is not None:
+                yield from outputs_of(self._runner, moved)
 
-    def _open_neighbours(self) -> Iterator[Runner]:
-        for draw in range(WEIGHT_DRAWS):
-            overrides = move_weights(self._model, np.random.default_rng((self._seed, draw, 2)))
-            if not overrides:
+    def _neighbours(self, draws: range) -> Iterator[Runner]:
+        for draw in draws:
+            model, overrides = move_weights(self._model, (self._seed, draw, 2))
+            if not overrides and model is self._model:
                 return
             try:
-                yield self._reopen(overrides)
+                yield self._reopen(model, overrides)
             except RunError:
                 # Nothing to learn here: the noise of the inputs has to do.
                 return
 
 
-def _outputs(runner: Runner, feed: Feed) -> Iterator[list[Value]]:
+def outputs_of(runner: Runner, feed: Feed) -> Iterator[list[Value]]:
+    """Yield the outputs of a neighbour, or nothing where it does not run."""
     try:
         yield runner.run(feed.arrays)
     except RunError:

@@ -185,6 +185,11 @@ class OrtRunner:
         }
         for name, value in self._overrides.items():
             options.add_initializer(name, value)
+        if model.data is not None and model.path is not None:
+            # Without it the runtime looks for external data where the process was started.
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", model.directory
+            )
         on_cpu = provider == _PROVIDERS["cpu"]
         if not on_cpu:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")

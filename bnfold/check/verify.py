@@ -1,123 +1,51 @@
 """One provider, both optimization levels, all feeds: who is compared with whom.
 
-The logic is told in :mod:`bnfold.check`.
+The logic is told in :mod:`bnfold.check`. Noise is measured in two rounds. Every feed is judged by
+a few neighbours of the reference; most verdicts stand at once. For a feed that is about to be
+rejected more neighbours are run, until it passes or none is left: a rejection says that no rounding
+explains the difference, so it has to know what rounding does.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bnfold.check.compare import Finding, Tolerance, Truth, failure, fits_range
-from bnfold.check.draws import Array
+from bnfold.check.compare import HOPELESS, Finding, Tolerance, Truth, failure, fits_range
 from bnfold.check.feeds import Feed, milder
 from bnfold.check.hints import Hint
 from bnfold.check.model import Model
-from bnfold.check.noise import NoiseSource
-from bnfold.check.sessions import (
-    LEVELS,
-    REFERENCE_EVALUATOR,
-    OrtRunner,
-    ReferenceRunner,
-    RunError,
-    Runner,
-    Value,
-    invalid,
-    runtime_name,
-)
-from bnfold.errors import InputError, ModelError
+from bnfold.check.noise import NoiseSource, outputs_of
+from bnfold.check.pairs import Pair
+from bnfold.check.sessions import LEVELS, RunError, Runner, Value, runtime_name
+from bnfold.errors import InputError
 from bnfold.report import CheckReport
 
-__all__ = ["NOT_COMPARABLE", "Pair", "different", "open_pair", "verify"]
-
-NOT_COMPARABLE = "what cannot run cannot be compared; --no-check folds without a proof"
+__all__ = ["different", "verify"]
 
 # Drawn feeds beyond the first few are given up after this many seconds.
 _PATIENCE = 120.0
 _LEAST_FEEDS = 3
 # How often a feed that overflows is made weaker before it is taken as it is.
-_WEAKENINGS = 4
+_WEAKENINGS = 6
+# After this many neighbours with moved weights, a difference of this many times what is allowed
+# is no longer worth more of them.
+_ENOUGH_WEIGHTS = 2
+_LATE_HOPELESS = 4.0
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Both models on one provider.
-
-    Attributes:
-        reference: The original.
-        candidate: What is to be proved equal to it.
-        provider: Execution provider, or ``onnx.reference``.
-        truth: The reference at the first level, ready to run.
-        refusal: Why the runtime does not run the reference, so that the evaluator does; or None.
-    """
-
-    reference: Model
-    candidate: Model
-    provider: str
-    truth: Runner
-    refusal: str | None = None
-
-    @property
-    def levels(self) -> tuple[str, ...]:
-        """The optimization levels; the reference evaluator optimizes nothing."""
-        return LEVELS[:1] if self.provider == REFERENCE_EVALUATOR else LEVELS
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What a reader has to know about how the models run."""
-        if self.refusal is None:
-            return ()
-        return (
-            f"{runtime_name()} cannot run the reference ({self.refusal}); the ONNX reference "
-            "evaluator ran both models instead",
-        )
-
-    def open(
-        self, model: Model, level: str, overrides: Mapping[str, Array] | None = None
-    ) -> Runner:
-        """Make a model ready on the provider.
-
-        Raises:
-            RunError: It cannot be made ready.
-        """
-        if self.provider == REFERENCE_EVALUATOR:
-            # The evaluator runs much that is not valid: only a runtime would have said so.
-            if model is self.candidate and invalid(self.reference) is None:
-                why = invalid(model)
-                if why is not None:
-                    raise RunError(f"it is not a valid model: {why}")
-            return ReferenceRunner(model, overrides)
-        return OrtRunner(model, self.provider, level, overrides)
-
-
-def open_pair(reference: Model, candidate: Model, provider: str) -> Pair:
-    """Make the reference ready: by the runtime, else by the ONNX reference evaluator.
-
-    Raises:
-        ModelError: Neither of the two runs the reference.
-    """
-    try:
-        return Pair(reference, candidate, provider, OrtRunner(reference, provider, LEVELS[0]))
-    except RunError as error:
-        try:
-            evaluator = ReferenceRunner(reference)
-        except RunError:
-            raise ModelError(
-                f"{reference.label}: the original itself does not run on {provider}: {error}",
-                hint=NOT_COMPARABLE,
-            ) from error
-        return Pair(reference, candidate, REFERENCE_EVALUATOR, evaluator, str(error))
-
-
-def different(pair_outputs: Sequence[str], provider: str, level: str, why: str) -> CheckReport:
+def different(
+    outputs: Sequence[str], provider: str, level: str, why: str, *, warnings: tuple[str, ...] = ()
+) -> CheckReport:
     """Return the report for two models that cannot be compared number by number."""
     return CheckReport(
         provider=provider,
         level=level,
         equivalent=False,
-        outputs=tuple(failure(why).named(name) for name in pair_outputs),
+        outputs=tuple(failure(why).named(name) for name in outputs),
+        warnings=warnings,
         detail=why,
     )
 
@@ -162,93 +90,71 @@ class _Tally:
         )
 
 
-class _Levels:
-    """Everything that runs beside the truth, and what came of it."""
+@dataclass
+class _Case:
+    """One feed: what every model computed, and what follows.
 
-    def __init__(self, pair: Pair, tolerance: Tolerance | None) -> None:
-        self.pair = pair
-        self.tolerance = tolerance
-        self.names = [spec.name for spec in pair.reference.outputs]
-        self.tallies = [_Tally(level, self.names) for level in pair.levels]
-        self.candidates = [_try_open(pair, pair.candidate, level) for level in pair.levels]
-        self._changed: set[str] = set()
-        self.optimized: Runner | RunError | None = None
-        if len(pair.levels) > 1:
-            self.optimized = _try_open(pair, pair.reference, pair.levels[1])
+    Attributes:
+        index: Position of the feed.
+        feed: The values.
+        truths: The reference's outputs at the first level (R0) with their noise.
+        candidates: The candidate's outputs (C0, C1), or why there are none, for each level.
+        own: The reference's outputs at the second level (R1), or why there are none; None where
+            there is one level.
+        tolerance: A caller's rule.
+    """
 
-    def judge(self, feed: Feed, truths: Sequence[Truth], source: Iterator[list[Value]]) -> None:
-        """Compare all that there is to compare on one feed.
+    index: int
+    feed: Feed
+    truths: list[Truth]
+    candidates: list[list[Value] | RunError]
+    own: list[Value] | RunError | None
+    tolerance: Tolerance | None
+    findings: list[list[Finding]] = field(default_factory=list)
+    changes: list[Finding] = field(default_factory=list)
 
-        Args:
-            feed: The values.
-            truths: The reference's outputs at the first level, with noise.
-            source: Outputs of further neighbours of the reference; asked for before a rejection
-                that they could change.
-        """
-        outcomes = [_try_run(runner, feed) for runner in self.candidates]
-        own = None if self.optimized is None else _try_run(self.optimized, feed)
-        findings = self._findings(truths, outcomes, own)
-        compared = (
-            part
-            for outcome, part in zip(outcomes, findings, strict=True)
-            if not isinstance(outcome, RunError)
-        )
-        if any(finding.doubtful for part in compared for finding in part):
-            for outputs in source:
-                _add_neighbour(truths, outputs)
-            findings = self._findings(truths, outcomes, own)
-        self._warn_about_runtime(truths, own)
-        for tally, outcome, part in zip(self.tallies, outcomes, findings, strict=True):
-            if isinstance(outcome, RunError):
-                if isinstance(own, RunError) and tally.level != LEVELS[0]:
-                    tally.detail = f"neither model runs at this level: {outcome}"
-                    continue
-                tally.detail = f"the candidate does not run: {outcome}"
-            tally.add(feed, part)
+    def learn(self, neighbours: Iterable[list[Value]]) -> None:
+        """Take in the outputs of neighbours of the reference, and judge again."""
+        for outputs in neighbours:
+            for truth, value in zip(self.truths, outputs, strict=True):
+                truth.add_neighbour(value)
+        self.findings = [
+            self._judge(outcome, second=level > 0) for level, outcome in enumerate(self.candidates)
+        ]
+        if isinstance(self.own, list):
+            self.changes = self._compare(self.truths, self.own)
 
-    def _findings(
-        self,
-        truths: Sequence[Truth],
-        outcomes: Sequence[list[Value] | RunError],
-        own: list[Value] | RunError | None,
-    ) -> list[list[Finding]]:
-        found = []
-        for tally, outcome in zip(self.tallies, outcomes, strict=True):
-            if isinstance(outcome, RunError):
-                why = failure(f"the candidate does not run: {outcome}")
-                found.append([why] * len(truths))
-                continue
-            findings = self._compare(truths, outcome)
-            if tally.level != LEVELS[0] and isinstance(own, list):
-                rebased = [t.rebased(value) for t, value in zip(truths, own, strict=True)]
-                others = self._compare(rebased, outcome)
-                findings = [
-                    min(pair, key=lambda finding: finding.severity)
-                    for pair in zip(findings, others, strict=True)
-                ]
-            found.append(findings)
-        return found
+    def _judge(self, outcome: list[Value] | RunError, *, second: bool) -> list[Finding]:
+        if isinstance(outcome, RunError):
+            return [failure(f"the candidate does not run: {outcome}")] * len(self.truths)
+        findings = self._compare(self.truths, outcome)
+        if not second or not isinstance(self.own, list):
+            return findings
+        rebased = [t.rebased(value) for t, value in zip(self.truths, self.own, strict=True)]
+        return [
+            min(either, key=lambda finding: finding.severity)
+            for either in zip(findings, self._compare(rebased, outcome), strict=True)
+        ]
 
     def _compare(self, truths: Sequence[Truth], values: Sequence[Value]) -> list[Finding]:
         return [t.compare(v, self.tolerance) for t, v in zip(truths, values, strict=True)]
 
-    def _warn_about_runtime(
-        self, truths: Sequence[Truth], own: list[Value] | RunError | None
-    ) -> None:
-        if own is None:
-            return
-        tally = self.tallies[-1]
-        if isinstance(own, RunError):
-            tally.warn(f"{runtime_name()} does not run the original at its default level: {own}")
-            return
-        for name, finding in zip(self.names, self._compare(truths, own), strict=True):
-            if not finding.equivalent and name not in self._changed:
-                self._changed.add(name)
-                tally.warn(
-                    f"{runtime_name()} itself changes output '{name}' of the original at its "
-                    f"default level: difference {finding.difference:.2g}, where "
-                    f"{finding.allowed:.2g} would be rounding"
-                )
+    def doubtful(self, hopeless: float = HOPELESS) -> bool:
+        """True if a rejection could turn out to be noise."""
+        compared = [
+            part
+            for outcome, part in zip(self.candidates, self.findings, strict=True)
+            if isinstance(outcome, list)
+        ]
+        return any(
+            finding.doubtful(hopeless) for part in (*compared, self.changes) for finding in part
+        )
+
+    def forget(self) -> None:
+        """Let go of the outputs once the findings are final; only failures to run are kept."""
+        self.truths = []
+        self.candidates = [[] if isinstance(o, list) else o for o in self.candidates]
+        self.own = self.own if isinstance(self.own, RunError) else None
 
 
 def verify(
@@ -263,12 +169,12 @@ def verify(
     """Compare the pair on all feeds at every level.
 
     Args:
-        pair: The models, from :func:`open_pair`.
+        pair: The models, from :func:`bnfold.check.pairs.open_pair`.
         feeds: What to feed; drawn feeds that the reference does not run are left out.
         hints: Advice by input name.
         tolerance: A caller's rule in place of the noise rule.
         seed: Where the random numbers of the noise start.
-        progress: Called before each feed with what is being done.
+        progress: Called with what is being done, in a few words.
 
     Returns:
         One report for each level, and the worst feed that any of them rejects.
@@ -276,20 +182,44 @@ def verify(
     Raises:
         InputError: The reference does not run on a caller's own data.
     """
-    levels = _Levels(pair, tolerance)
+    tell = progress or (lambda _: None)
+    tallies = [_Tally(level, [o.name for o in pair.reference.outputs]) for level in pair.levels]
     noise = NoiseSource(
         pair.reference,
         pair.truth,
-        lambda overrides: pair.open(pair.reference, LEVELS[0], overrides),
+        lambda model, overrides: pair.open(model, LEVELS[0], overrides),
         hints,
         seed,
     )
+    cases = _first_round(pair, feeds, hints, tolerance, noise, tallies, tell)
+    _second_round(cases, noise, lambda text: tell(f"{pair.provider}: {text}"))
+    for case in cases:
+        _enter(case, tallies)
+    reports = [tally.report(pair.provider, pair.warnings) for tally in tallies]
+    rejected = [
+        entry for tally in tallies for entry in tally.worst.values() if not entry[0].equivalent
+    ]
+    worst = max(rejected, key=lambda entry: entry[0].severity, default=None)
+    return reports, worst[1] if worst else None
+
+
+def _first_round(
+    pair: Pair,
+    feeds: Sequence[Feed],
+    hints: Mapping[str, Hint],
+    tolerance: Tolerance | None,
+    noise: NoiseSource,
+    tallies: Sequence[_Tally],
+    tell: Callable[[str], None],
+) -> list[_Case]:
+    candidates = [_try_open(pair, pair.candidate, level) for level in pair.levels]
+    optimized = _try_open(pair, pair.reference, LEVELS[1]) if len(pair.levels) > 1 else None
+    cases: list[_Case] = []
     start = time.monotonic()
     for index, feed in enumerate(feeds):
-        if progress is not None:
-            progress(f"{pair.provider}: feed {index + 1} of {len(feeds)}, {feed.name}")
+        tell(f"{pair.provider}: feed {index + 1} of {len(feeds)}, {feed.name}")
         if index >= _LEAST_FEEDS and not feed.given and time.monotonic() - start > _PATIENCE:
-            for tally in levels.tallies:
+            for tally in tallies:
                 tally.warn(f"the models are slow: {index} of {len(feeds)} feeds were compared")
             break
         try:
@@ -299,19 +229,63 @@ def verify(
                 message = f"{feed.name}: the reference does not run on it: {error}"
                 raise InputError(message) from error
             continue
-        truths = [Truth(value) for value in values]
-        for outputs in noise.first(used, index):
-            _add_neighbour(truths, outputs)
-        levels.judge(used, truths, noise.further(used, index))
-    reports = [tally.report(pair.provider, pair.warnings) for tally in levels.tallies]
-    rejected = [
-        entry
-        for tally in levels.tallies
-        for entry in tally.worst.values()
-        if not entry[0].equivalent
-    ]
-    worst = max(rejected, key=lambda entry: entry[0].severity, default=None)
-    return reports, worst[1] if worst else None
+        case = _Case(
+            index,
+            used,
+            [Truth(value) for value in values],
+            [_try_run(runner, used) for runner in candidates],
+            None if optimized is None else _try_run(optimized, used),
+            tolerance,
+        )
+        case.learn(noise.first(used, index))
+        if not case.doubtful():
+            case.forget()
+        cases.append(case)
+    return cases
+
+
+def _second_round(cases: Sequence[_Case], noise: NoiseSource, tell: Callable[[str], None]) -> None:
+    doubtful = [case for case in cases if case.truths and case.doubtful()]
+    for case in doubtful:
+        tell(f"looking closer at {case.feed.name}")
+        case.learn(noise.more_inputs(case.feed, case.index))
+    doubtful = [case for case in doubtful if case.doubtful()]
+    if not doubtful:
+        return
+    for draw, runner in enumerate(noise.weights()):
+        tell(f"looking closer with other weights, {draw + 1}")
+        for case in doubtful:
+            case.learn(outputs_of(runner, case.feed))
+        hopeless = HOPELESS if draw + 1 < _ENOUGH_WEIGHTS else _LATE_HOPELESS
+        doubtful = [case for case in doubtful if case.doubtful(hopeless)]
+        if not doubtful:
+            return
+
+
+def _enter(case: _Case, tallies: Sequence[_Tally]) -> None:
+    """Count the final findings of one feed."""
+    if len(tallies) > 1:
+        _warn_about_runtime(case, tallies[-1])
+    for tally, outcome, findings in zip(tallies, case.candidates, case.findings, strict=True):
+        if isinstance(outcome, RunError):
+            if tally.level != LEVELS[0] and isinstance(case.own, RunError):
+                tally.detail = f"neither model runs at this level: {outcome}"
+                continue
+            tally.detail = f"the candidate does not run: {outcome}"
+        tally.add(case.feed, findings)
+
+
+def _warn_about_runtime(case: _Case, tally: _Tally) -> None:
+    if isinstance(case.own, RunError):
+        tally.warn(f"{runtime_name()} does not run the original at its default level: {case.own}")
+        return
+    for name, finding in zip(tally.names, case.changes, strict=True):
+        start = f"{runtime_name()} itself changes output '{name}' of the original"
+        if not finding.equivalent and not any(text.startswith(start) for text in tally.warnings):
+            tally.warn(
+                f"{start} at its default level: difference {finding.difference:.2g}, where "
+                f"{finding.allowed:.2g} would be rounding"
+            )
 
 
 def _run_within_range(
@@ -331,11 +305,6 @@ def _run_within_range(
         if isinstance(outcome, list) and fits_range(outcome):
             return weaker, outcome
     return feed, values
-
-
-def _add_neighbour(truths: Sequence[Truth], outputs: Sequence[Value]) -> None:
-    for truth, value in zip(truths, outputs, strict=True):
-        truth.add_neighbour(value)
 
 
 def _try_open(pair: Pair, model: Model, level: str) -> Runner | RunError:
