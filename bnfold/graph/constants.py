@@ -8,77 +8,16 @@ the numbers are read. Arithmetic between floats is done in float64 and not round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
-
 import numpy as np
-import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 
-from bnfold.affine import Float64
+from bnfold.graph.evaluators import EVALUATORS, FLOATS, Constant, Evaluator, cast, expand
 from bnfold.graph.index import Graph, Node, Value
-from bnfold.lazy import Scaled, round_to
 from bnfold.store import TensorStore
 
 __all__ = ["FLOATS", "Constant", "Constants"]
 
-FLOATS: dict[int, np.dtype[Any]] = {
-    TensorProto.FLOAT: np.dtype(np.float32),
-    TensorProto.DOUBLE: np.dtype(np.float64),
-    TensorProto.FLOAT16: np.dtype(np.float16),
-    TensorProto.BFLOAT16: onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16),
-}
-MAX_COMPUTED = 1 << 26
 MAX_DEPTH = 64
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A tensor whose value is known.
-
-    Attributes:
-        elem_type: ``TensorProto`` element type.
-        data: The values; floats may be in float64 whatever ``elem_type`` is. A view where possible.
-        scale: float64 factor that a fold has already put on ``data``, or None.
-        any_shape: True if every element equals the only one of ``data`` but the shape is unknown.
-    """
-
-    elem_type: int
-    data: NDArray[Any]
-    scale: Float64 | None = None
-    any_shape: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the tensor; of no meaning where ``any_shape``."""
-        return tuple(self.data.shape)
-
-    @property
-    def is_float(self) -> bool:
-        """True for a floating point tensor that bnfold can compute with."""
-        return self.elem_type in FLOATS
-
-    @cached_property
-    def float64(self) -> Float64:
-        """All values, unrounded, in float64."""
-        return self.lazy().float64()
-
-    def lazy(self) -> Scaled:
-        """The tensor as base and scale, in its storage dtype (floats only)."""
-        return Scaled(self.data, self.scale, FLOATS[self.elem_type])
-
-    def integers(self) -> list[int]:
-        """The values as a flat list of Python ints."""
-        return [int(item) for item in self.data.reshape(-1)]
-
-    def broadcast_to(self, shape: Sequence[int]) -> Constant | None:
-        """The constant with exactly this shape, or None if it has another one."""
-        if self.any_shape:
-            return Constant(self.elem_type, np.broadcast_to(self.data.reshape(()), shape))
-        return self if self.shape == tuple(shape) else None
 
 
 class Constants:
@@ -87,23 +26,16 @@ class Constants:
     Args:
         graph: Shapes must have been inferred.
         tensors: Where the data of initializers lies.
-        freeze: Treat initializers that a caller may override as constants.
     """
 
-    def __init__(self, graph: Graph, tensors: TensorStore, *, freeze: bool = False) -> None:
+    def __init__(self, graph: Graph, tensors: TensorStore) -> None:
         self._graph = graph
         self._tensors = tensors
-        self._freeze = freeze
         self._known: dict[Value, Constant | None] = {}
 
     def is_overridable(self, value: Value) -> bool:
         """True if a caller may replace this initializer at run time."""
-        return (
-            value.tensor is not None
-            and value.is_input
-            and self._graph.model.ir_version >= 4
-            and not self._freeze
-        )
+        return value.tensor is not None and value.is_input and self._graph.model.ir_version >= 4
 
     def get(self, value: Value | None) -> Constant | None:
         """The value of a tensor, or None where it is not constant or not understood."""
@@ -130,7 +62,7 @@ class Constants:
             return self._constant_node(node)
         if node.op == "Shape":
             return _shape(node)
-        evaluate = _EVALUATORS.get(node.op)
+        evaluate = EVALUATORS.get(node.op)
         if evaluate is None or not node.inputs or node.outputs.index(value) != 0:
             return None
         if node.op in ("CastLike", "Expand"):
@@ -149,10 +81,10 @@ class Constants:
         if data is None:
             return None
         if node.op == "CastLike":
-            return _cast(data, second.elem_type) if second.elem_type else None
+            return cast(data, second.elem_type) if second.elem_type else None
         target = self._get(second, depth)
         if target is not None:
-            return _guarded(_expand, node, [data, target])
+            return _guarded(expand, node, [data, target])
         if data.any_shape or data.data.size == 1:
             return Constant(data.elem_type, data.data, data.scale, any_shape=True)
         return None
@@ -179,9 +111,6 @@ _SCALARS = (
 )
 
 
-Evaluator = Callable[[Node, list[Constant]], Constant | None]
-
-
 def _guarded(evaluate: Evaluator, node: Node, inputs: list[Constant]) -> Constant | None:
     try:
         with np.errstate(all="ignore"):
@@ -198,206 +127,3 @@ def _shape(node: Node) -> Constant | None:
     if any(isinstance(dim, str) for dim in part):
         return None
     return Constant(TensorProto.INT64, np.array(part, np.int64))
-
-
-def _same(change: Callable[[Node, NDArray[Any], list[Constant]], NDArray[Any]]) -> Evaluator:
-    """An operator that moves elements: ``change`` makes a view where NumPy can."""
-
-    def evaluate(node: Node, inputs: list[Constant]) -> Constant | None:
-        if inputs[0].any_shape or any(extra.any_shape for extra in inputs[1:]):
-            return None
-        first = inputs[0]
-        data = first.data if first.scale is None else first.float64
-        return Constant(first.elem_type, change(node, data, inputs[1:]))
-
-    return evaluate
-
-
-def _axes(node: Node, inputs: list[Constant]) -> list[int] | None:
-    if inputs:
-        return inputs[0].integers()
-    axes = node.attribute("axes")
-    return None if axes is None else list(axes)
-
-
-def _reshape(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
-    target = rest[0].integers() if rest else list(node.attribute("shape"))
-    if not node.attribute("allowzero", 0):
-        target = [data.shape[i] if dim == 0 else dim for i, dim in enumerate(target)]
-    return data.reshape(target)
-
-
-def _transpose(node: Node, data: NDArray[Any], _: list[Constant]) -> NDArray[Any]:
-    return data.transpose(node.attribute("perm") or None)
-
-
-def _squeeze(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
-    axes = _axes(node, rest)
-    return data.squeeze(None if axes is None else tuple(axes))
-
-
-def _unsqueeze(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
-    return np.expand_dims(data, tuple(_axes(node, rest) or ()))
-
-
-def _flatten(node: Node, data: NDArray[Any], _: list[Constant]) -> NDArray[Any]:
-    axis = node.attribute("axis", 1)
-    rows = int(np.prod(data.shape[:axis] if axis >= 0 else data.shape[: data.ndim + axis]))
-    return data.reshape(rows, -1)
-
-
-def _gather(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
-    indices = rest[0].data.astype(np.int64)
-    return np.asarray(np.take(data, indices, axis=node.attribute("axis", 0)))
-
-
-def _slice(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
-    if rest:
-        starts, ends = rest[0].integers(), rest[1].integers()
-    else:
-        starts, ends = list(node.attribute("starts")), list(node.attribute("ends"))
-    axes = rest[2].integers() if len(rest) > 2 else node.attribute("axes") or range(len(starts))
-    steps = rest[3].integers() if len(rest) > 3 else [1] * len(starts)
-    index: list[Any] = [slice(None)] * data.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        index[axis] = slice(*_bounds(start, end, step, data.shape[axis]))
-    return data[tuple(index)]
-
-
-def _bounds(start: int, end: int, step: int, length: int) -> tuple[int, int | None, int]:
-    start = start + length if start < 0 else start
-    end = end + length if end < 0 else end
-    if step > 0:
-        return min(max(start, 0), length), min(max(end, 0), length), step
-    low = min(max(end, -1), length - 1)
-    return min(max(start, 0), length - 1), None if low < 0 else low, step
-
-
-def _concat(node: Node, inputs: list[Constant]) -> Constant | None:
-    if any(part.any_shape or part.scale is not None for part in inputs):
-        return None
-    axis = node.attribute("axis", 1)
-    return Constant(inputs[0].elem_type, np.concatenate([part.data for part in inputs], axis))
-
-
-def _cast_node(node: Node, inputs: list[Constant]) -> Constant | None:
-    target = node.attribute("to")
-    return _cast(inputs[0], target) if isinstance(target, int) else None
-
-
-def _cast(constant: Constant, elem_type: int) -> Constant | None:
-    if constant.elem_type == elem_type:
-        return constant
-    core, shape = _core(constant.data)
-    if constant.is_float and elem_type in FLOATS:
-        values = core.astype(np.float64)
-        if constant.scale is not None:
-            return None
-        narrow = FLOATS[elem_type].itemsize < FLOATS[constant.elem_type].itemsize
-        same_size = FLOATS[elem_type].itemsize == FLOATS[constant.elem_type].itemsize
-        data: NDArray[Any] = round_to(values, FLOATS[elem_type]) if narrow or same_size else core
-    elif constant.elem_type in FLOATS or constant.elem_type in _INTEGERS:
-        if elem_type in FLOATS and constant.elem_type in _INTEGERS:
-            data = round_to(core.astype(np.float64), FLOATS[elem_type])
-        elif elem_type in _INTEGERS and constant.elem_type in _INTEGERS:
-            data = core.astype(_INTEGERS[elem_type])
-        else:
-            return None
-    else:
-        return None
-    return Constant(elem_type, np.broadcast_to(data, shape), None, constant.any_shape)
-
-
-def _expand(_: Node, inputs: list[Constant]) -> Constant | None:
-    target = inputs[1].integers()
-    data = inputs[0].data if inputs[0].scale is None else inputs[0].float64
-    shape = np.broadcast_shapes(data.shape, tuple(target))
-    return Constant(inputs[0].elem_type, np.broadcast_to(data, shape))
-
-
-def _constant_of_shape(node: Node, inputs: list[Constant]) -> Constant | None:
-    proto = node.attributes.get("value")
-    if proto is None:
-        return Constant(TensorProto.FLOAT, np.broadcast_to(np.float32(0), inputs[0].integers()))
-    value = onnx.numpy_helper.to_array(proto.t).reshape(())
-    return Constant(proto.t.data_type, np.broadcast_to(value, inputs[0].integers()))
-
-
-def _core(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """The part of a broadcast view that holds its numbers, and the shape of the whole."""
-    repeated = (
-        slice(0, 1) if stride == 0 and length > 1 else slice(None)
-        for stride, length in zip(array.strides, array.shape, strict=True)
-    )
-    return array[tuple(repeated)], array.shape
-
-
-def _elementwise(
-    floats: Callable[..., Any], integers: Callable[..., Any] | None = None
-) -> Evaluator:
-    def evaluate(node: Node, inputs: list[Constant]) -> Constant | None:
-        kind = inputs[0].elem_type
-        if node.opset < 7 and len(inputs) > 1 and inputs[0].shape != inputs[1].shape:
-            return None  # broadcasting was an attribute then
-        compute: Callable[..., Any] | None
-        if inputs[0].is_float and all(p.is_float or p.elem_type in _INTEGERS for p in inputs):
-            arrays = [part.data if part.scale is None else part.float64 for part in inputs]
-            cores = [_core(array)[0].astype(np.float64) for array in arrays]
-            compute = floats
-        elif all(part.elem_type == kind and kind in _INTEGERS for part in inputs):
-            cores, compute = [part.data for part in inputs], integers
-        else:
-            return None
-        if compute is None or np.broadcast(*cores).size > MAX_COMPUTED:
-            return None
-        shapes = [part.shape for part in inputs if not part.any_shape]
-        shape = np.broadcast_shapes(*shapes) if shapes else ()
-        unknown = any(part.any_shape for part in inputs)
-        if unknown and any(np.prod(s) != 1 for s in shapes):
-            return None
-        result = np.asarray(compute(*cores))
-        data = result if unknown else np.broadcast_to(result, shape)
-        return Constant(kind, data, None, unknown)
-
-    return evaluate
-
-
-def _divide_integers(a: NDArray[Any], b: NDArray[Any]) -> Any:
-    if not b.all():
-        raise ValueError("division by zero")
-    return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
-
-
-_INTEGERS: dict[int, np.dtype[Any]] = {
-    kind: onnx.helper.tensor_dtype_to_np_dtype(kind)
-    for kind in (
-        TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
-        TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
-    )
-}  # fmt: skip
-
-_EVALUATORS: dict[str, Evaluator] = {
-    "Identity": _same(lambda _node, data, _rest: data),
-    "Reshape": _same(_reshape),
-    "Flatten": _same(_flatten),
-    "Transpose": _same(_transpose),
-    "Squeeze": _same(_squeeze),
-    "Unsqueeze": _same(_unsqueeze),
-    "Gather": _same(_gather),
-    "Slice": _same(_slice),
-    "Concat": _concat,
-    "Cast": _cast_node,
-    "CastLike": _cast_node,
-    "Expand": _expand,
-    "ConstantOfShape": _constant_of_shape,
-    "Add": _elementwise(np.add, np.add),
-    "Sub": _elementwise(np.subtract, np.subtract),
-    "Mul": _elementwise(np.multiply, np.multiply),
-    "Div": _elementwise(np.divide, _divide_integers),
-    "Pow": _elementwise(np.power),
-    "Sqrt": _elementwise(np.sqrt),
-    "Reciprocal": _elementwise(np.reciprocal),
-    "Neg": _elementwise(np.negative, np.negative),
-    "Abs": _elementwise(np.abs, np.abs),
-    "Exp": _elementwise(np.exp),
-}

@@ -21,6 +21,7 @@ from bnfold.graph.plan import (
     SetAttributes,
     SetConstant,
 )
+from bnfold.graph.writeback import write_back
 from bnfold.lazy import Scaled
 from bnfold.store import ArraySource, LazyTensor, TensorStore
 
@@ -198,7 +199,7 @@ class Editor:
                 self._fill(value.tensor, value.lazy, value)
             elif value.producer is not None and value.producer.alive:
                 self._fill_node(value.producer, value)
-        self.graph.write_back()
+        write_back(self.graph)
 
     def _fill(self, tensor: TensorProto, lazy: LazyTensor, value: Value) -> None:
         tensor.data_type = value.elem_type

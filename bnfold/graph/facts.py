@@ -11,7 +11,7 @@ from bnfold.graph.plan import Refusal
 from bnfold.graph.shapes import Dims
 from bnfold.report import Reason
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "fit", "length_of", "unknown_length"]
 
 SAME_RANK = {
     "BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "Sigmoid", "Tanh",
@@ -76,7 +76,7 @@ class Facts:
         if value is not None and self.constants.is_overridable(value):
             return Refusal(
                 Reason.OVERRIDABLE_INITIALIZER,
-                f'the {role} "{name}" of "{node.name}" is a graph input too: callers may replace it',
+                f'the {role} "{name}" of "{node.name}" is a graph input: callers may replace it',
             )
         return Refusal(
             Reason.DYNAMIC_WEIGHT, f'the {role} "{name}" of "{node.name}" is not a float constant'
@@ -114,3 +114,15 @@ def fit(affine: Affine, value: Value, facts: Facts, node: Node) -> Affine | Refu
                 f'axis {axis - extra} of "{value.name}" is not proved to be {max(sizes)} long',
             )
     return affine.map(lambda array: array.reshape(array.shape[extra:]))
+
+
+def length_of(value: Value | None, axis: int, facts: Facts) -> int | None:
+    """The length of one axis of a value, or None where it is unknown."""
+    dims = facts.dims(value)
+    length = None if dims is None or not -len(dims) <= axis < len(dims) else dims[axis]
+    return length if isinstance(length, int) else None
+
+
+def unknown_length(node: Node, axis: int) -> Refusal:
+    """The refusal for an axis of unknown length."""
+    return Refusal(Reason.UNKNOWN_SHAPE, f'the length of axis {axis} at "{node.name}" is unknown')

@@ -2,7 +2,7 @@
 
 A :class:`Graph` wraps a skeleton ``ModelProto``. Every value knows its producer and all its uses,
 those in nested subgraphs among them; every node knows its place. Rules only read. Edits go through
-the methods of :class:`Graph` and reach the protobuf lists in :meth:`Graph.write_back`, so each edit
+the methods of :class:`Graph` and reach the protobuf lists in ``writeback.py``, so each edit
 costs the same in a graph of ten nodes and of a hundred thousand.
 """
 
@@ -162,7 +162,7 @@ class Graph:
     """All scopes of one model.
 
     Args:
-        model: The skeleton; it changes only in :meth:`write_back`.
+        model: The skeleton; its lists change only when they are written back.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -170,7 +170,7 @@ class Graph:
         self.scopes: list[Scope] = []
         self.names: set[str] = set()
         self.constants_as_nodes = model.ir_version < 4
-        self._dropped_inputs: set[str] = set()
+        self.dropped_inputs: set[str] = set()
         opsets = _opsets(model.opset_import)
         self.main = self._index(model.graph, "main", None, opsets)
         for function in model.functions:
@@ -304,14 +304,14 @@ class Graph:
         """Take an initializer out that nothing reads, and the graph input that lists it."""
         del value.scope.values[value.name]
         if value.is_input:
-            self._dropped_inputs.add(value.name)
+            self.dropped_inputs.add(value.name)
 
     def freeze(self) -> bool:
         """Make every overridable initializer a constant; True if there was one."""
         frozen = [v for v in self.main.values.values() if v.is_input and v.tensor is not None]
         for value in frozen:
             value.is_input = False
-            self._dropped_inputs.add(value.name)
+            self.dropped_inputs.add(value.name)
         return bool(frozen)
 
     def insert(
@@ -341,80 +341,6 @@ class Graph:
         scope.values[value.name] = value
         return value
 
-    # --- writing
-
-    def write_back(self) -> None:
-        """Bring the protobuf lists of every scope in line with the edits."""
-        for scope in self.scopes:
-            self._write_nodes(scope)
-            if isinstance(scope.proto, GraphProto):
-                _write_initializers(scope)
-                _write_value_info(scope)
-        if self._dropped_inputs:
-            kept = [i for i in self.model.graph.input if i.name not in self._dropped_inputs]
-            del self.model.graph.input[:]
-            self.model.graph.input.extend(kept)
-
-    def _write_nodes(self, scope: Scope) -> None:
-        before = len(scope.proto.node)
-        if len(scope.nodes) == before and all(node.alive for node in scope.nodes):
-            return
-        inserted = {id(f) for n in scope.nodes for f in (*n.followers, *n.leaders)}
-        order: list[Node] = []
-        for node in scope.nodes:
-            if id(node) not in inserted:
-                _emit(node, order)
-        protos = [node.proto for node in order if node.alive]
-        del scope.proto.node[:]
-        scope.proto.node.extend(protos)
-
-
-def _emit(node: Node, order: list[Node]) -> None:
-    for leader in node.leaders:
-        _emit(leader, order)
-    order.append(node)
-    for follower in reversed(node.followers):
-        _emit(follower, order)
-
 
 def _opsets(imports: Any) -> dict[str, int]:
     return {("" if i.domain == "ai.onnx" else i.domain): i.version for i in imports}
-
-
-def _write_initializers(scope: Scope) -> None:
-    graph = scope.proto
-    alive = {v.name: v.tensor for v in scope.values.values() if v.tensor is not None}
-    known = [tensor.name for tensor in graph.initializer]
-    if list(alive) == known:
-        return
-    ordered = [alive.pop(name) for name in known if name in alive]
-    ordered += alive.values()
-    del graph.initializer[:]
-    graph.initializer.extend(ordered)
-
-
-def _write_value_info(scope: Scope) -> None:
-    graph = scope.proto
-    described = {info.name: info for info in graph.value_info}
-    if not described:
-        return
-    infos: list[Any] = []
-    seen: set[str] = set()
-    moved = (v for v in scope.values.values() if v.described_as not in ("", v.name))
-    renamed = {value.described_as: value for value in moved}
-    boundary = {v.name for v in scope.values.values() if v.is_input or v.is_output}
-    for info in graph.value_info:
-        value = scope.values.get(info.name)
-        if value is not None:
-            seen.add(info.name)
-            infos.append(info)
-        other = renamed.get(info.name)
-        if other is not None and other.name not in described and other.name not in boundary | seen:
-            copy = onnx.ValueInfoProto()
-            copy.CopyFrom(info)
-            copy.name = other.name
-            seen.add(other.name)
-            infos.append(copy)
-    if [info.name for info in infos] != [info.name for info in graph.value_info]:
-        del graph.value_info[:]
-        graph.value_info.extend(infos)

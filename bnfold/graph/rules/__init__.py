@@ -7,10 +7,12 @@ from bnfold.graph.rules import (
     activation,
     channel,
     convolution,
+    depth,
     elementwise,
     layout,
     matrix,
     normalization,
+    padding,
     pooling,
 )
 
@@ -22,6 +24,8 @@ FAMILIES: dict[str, dict[str, Rule]] = {
     "Elementwise arithmetic": elementwise.RULES,
     "Layout": layout.RULES,
     "Joining and cutting": channel.RULES,
+    "Padding": padding.RULES,
+    "Depth and space": depth.RULES,
     "Pooling, reduction, resizing": pooling.RULES,
     "Activations and selection": activation.RULES,
     "Normalizations": normalization.RULES,
