@@ -34,7 +34,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bnfold.check.draws import Array, is_float
+from bnfold.check.draws import is_float
+from bnfold.check.model import Array
 from bnfold.check.noise import eps_of
 from bnfold.check.sessions import Value
 from bnfold.report import OutputComparison

@@ -16,9 +16,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from bnfold.check.draws import Array, is_float, numpy_dtype
+from bnfold.check.draws import is_float, numpy_dtype
 from bnfold.check.feeds import Feed
-from bnfold.check.model import ValueSpec
+from bnfold.check.model import Array, ValueSpec
 from bnfold.check.sessions import Value
 from bnfold.errors import InputError
 

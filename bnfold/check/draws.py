@@ -21,10 +21,9 @@ import numpy as np
 import onnx
 
 from bnfold.check.hints import Hint
+from bnfold.check.model import Array
 
-__all__ = ["Array", "draw_values", "is_float", "numpy_dtype"]
-
-Array = np.ndarray[Any, np.dtype[Any]]
+__all__ = ["draw_values", "is_float", "numpy_dtype"]
 
 _WORDS = np.array(["", "a", "b", "bn", "fold", "The", "x y", "\u00e9"], dtype=object)
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)

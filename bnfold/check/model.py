@@ -1,28 +1,29 @@
 """The two models under comparison: where they lie, and what they take and give.
 
-Only the outside of a model is kept in memory: its graph with every large tensor cut down to its
-type and dimensions. The runtime reads the weights itself, from the same file or bytes.
+Only the skeleton of a model is kept in memory. The runtime reads the weights itself, from the same
+file or bytes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from bnfold.errors import InputError, ModelError
-from bnfold.store import load
+from bnfold import store
+from bnfold.errors import InputError
 
-__all__ = ["Model", "ModelLike", "ValueSpec", "interface_difference", "open_model"]
+__all__ = ["Array", "Model", "ModelLike", "ValueSpec", "interface_difference", "open_model"]
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 
-# Values above this many bytes play no part in shapes or index bounds.
-_SMALL_TENSOR_BYTES = 4096
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Model:
         path: The file, or None for a model in memory.
         data: The serialized model where it is not that of the file; the file's folder is then
             where its external data lies.
-        graph: The main graph; its large tensors have lost their values.
+        skeleton: The model without its large tensors, which stay in the file.
         inputs: What a caller has to feed, in order; initializers are not among them.
         outputs: The graph outputs, in order.
     """
@@ -67,7 +68,7 @@ class Model:
     label: str
     path: Path | None
     data: bytes | None
-    graph: onnx.GraphProto
+    skeleton: store.LoadedModel
     inputs: tuple[ValueSpec, ...]
     outputs: tuple[ValueSpec, ...]
 
@@ -85,13 +86,22 @@ class Model:
         return proto
 
     @property
+    def graph(self) -> onnx.GraphProto:
+        """The main graph; what its large tensors hold is for :meth:`values` to say."""
+        return self.skeleton.proto.graph
+
+    def values(self, tensor: onnx.TensorProto) -> Array:
+        """Return the values of a tensor of :attr:`graph`."""
+        return self.skeleton.tensors.array(tensor)
+
+    @property
     def directory(self) -> str:
         """Where the model's external data is looked up."""
         return "" if self.path is None else str(self.path.parent)
 
 
 def open_model(model: ModelLike, role: str) -> Model:
-    """Read the outside of a model.
+    """Open a model.
 
     Args:
         model: A path, a serialized model or a ``ModelProto``. External data needs a path.
@@ -112,45 +122,18 @@ def open_model(model: ModelLike, role: str) -> Model:
                 f"{label}: the model is too large for protobuf ({error})",
                 hint="save it with external data and give its path",
             ) from error
+        loaded = store.from_bytes(data)
     elif isinstance(model, bytes):
-        label, data = f"the {role}", model
+        label, data, loaded = f"the {role}", model, store.from_bytes(model)
     else:
         path = Path(model)
-        label = str(path)
-        load(path)  # refuses what is not a model, and says what it is instead
-    try:
-        if data is None:
-            proto = onnx.load(str(path), load_external_data=False)
-        else:
-            proto = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{label}: not an ONNX model ({error})") from error
-    except OSError as error:
-        raise InputError(f"{label}: {error.strerror or error}") from error
-    if not proto.HasField("graph"):
-        raise ModelError(f"{label}: not an ONNX model (it has no graph)")
-    graph = proto.graph
+        label, loaded = str(path), store.load(path)
+    graph = loaded.proto.graph
     constants = {init.name for init in graph.initializer}
     constants.update(init.values.name for init in graph.sparse_initializer)
     inputs = tuple(_spec(value) for value in graph.input if value.name not in constants)
     outputs = tuple(_spec(value) for value in graph.output)
-    for tensor in _tensors(graph):
-        if tensor.ByteSize() > _SMALL_TENSOR_BYTES:
-            dims, elem_type, name = list(tensor.dims), tensor.data_type, tensor.name
-            tensor.Clear()
-            tensor.dims.extend(dims)
-            tensor.data_type, tensor.name = elem_type, name
-    return Model(label, path, data, graph, inputs, outputs)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            elif attribute.HasField("g"):
-                yield from _tensors(attribute.g)
+    return Model(label, path, data, loaded, inputs, outputs)
 
 
 def _spec(value: onnx.ValueInfoProto) -> ValueSpec:

@@ -17,7 +17,8 @@ The difference between the reference's outputs and a neighbour's, on the same fe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -25,10 +26,10 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from bnfold.check.draws import Array, is_float
+from bnfold.check.draws import is_float
 from bnfold.check.feeds import Feed
 from bnfold.check.hints import Hint
-from bnfold.check.model import Model
+from bnfold.check.model import Array, Model
 from bnfold.check.sessions import RunError, Runner, Value
 
 __all__ = ["NoiseSource", "eps_of", "move_inputs", "move_weights", "next_float", "outputs_of"]
@@ -104,35 +105,35 @@ def move_weights(model: Model, seed: Sequence[int]) -> tuple[Model, dict[str, Ar
         A model, and values in place of its initializers and constants of these names. It is the
         same model unless weights are computed by ConstantOfShape.
     """
-    proto = model.load(external_data=False)
-    fixed = {
-        name for node in proto.graph.node if node.op_type in _NOT_WEIGHTS for name in node.input
-    }
+    graph = model.graph
+    fixed = {name for node in graph.node if node.op_type in _NOT_WEIGHTS for name in node.input}
     overrides = {}
     budget = _MAX_WEIGHT_BYTES
     rng = np.random.default_rng(seed)
-    for name, tensor in _float_tensors(proto.graph):
-        size = int(np.prod(tensor.dims, dtype=np.int64))
-        if name in fixed or size < 2:
+    for name, tensor in _float_tensors(graph):
+        if name in fixed or math.prod(tensor.dims) < 2:
             continue
-        values = numpy_helper.to_array(tensor, base_dir=model.directory)
+        values = model.values(tensor)
         budget -= values.nbytes
         if budget < 0:
             break
         overrides[name] = _rounded_otherwise(values, rng)
-    fills = [
-        attribute.t
-        for node in proto.graph.node
-        if node.op_type == "ConstantOfShape" and node.output[0] not in fixed
-        for attribute in node.attribute
-        if attribute.name == "value" and attribute.t.data_type in _FLOAT_TYPES
-    ]
-    if fills and proto.ByteSize() <= _MAX_WEIGHT_BYTES:
-        for tensor in fills:
-            values = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array(_rounded_otherwise(values, rng), tensor.name))
+    if any(True for _ in _fills(graph, fixed)) and model.skeleton.size <= _MAX_WEIGHT_BYTES:
+        proto = model.load(external_data=False)
+        for tensor in _fills(proto.graph, fixed):
+            values = _rounded_otherwise(numpy_helper.to_array(tensor), rng)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         model = dataclasses.replace(model, data=proto.SerializeToString())
     return model, overrides
+
+
+def _fills(graph: onnx.GraphProto, fixed: Container[str]) -> Iterator[onnx.TensorProto]:
+    """Yield the numbers that ConstantOfShape nodes fill weights with."""
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape" and node.output[0] not in fixed:
+            for attribute in node.attribute:
+                if attribute.name == "value" and attribute.t.data_type in _FLOAT_TYPES:
+                    yield attribute.t
 
 
 def _rounded_otherwise(values: Array, rng: np.random.Generator) -> Array:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bnfold.check.draws import Array
-from bnfold.check.model import Model
+from bnfold.check.model import Array, Model
 from bnfold.check.sessions import (
     LEVELS,
     REFERENCE_EVALUATOR,

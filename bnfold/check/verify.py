@@ -65,7 +65,7 @@ class _Tally:
     def add(self, feed: Feed, findings: Sequence[Finding]) -> None:
         self.feeds += 1
         for name, finding in zip(self.names, findings, strict=True):
-            if finding.detail:
+            if finding.detail and finding.equivalent:
                 self.notes.setdefault(name, finding.detail)
             if name not in self.worst or finding.severity > self.worst[name][0].severity:
                 self.worst[name] = (finding, feed)
