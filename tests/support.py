@@ -31,8 +31,8 @@ def build(
 ) -> ModelProto:
     """Parse the text of a graph; names in ``<...>`` that nothing computes become initializers.
 
-    Their values come from ``values``, or are drawn from their name: variances (``var...``) positive,
-    others normal.
+    Their values come from ``values``, or are drawn from their name: variances (``var...``)
+    positive, others normal.
     """
     header = (
         ""

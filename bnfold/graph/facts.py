@@ -59,6 +59,9 @@ class Facts:
             node = value.producer
             if node is None:
                 return None
+            constant = self.constants.get(value) if node.op == "Constant" else None
+            if constant is not None:
+                return len(constant.shape)
             if node.op in ("Conv", "ConvTranspose"):
                 value = node.input(1)
             elif node.op == "Gemm":

@@ -11,19 +11,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from onnx import ModelProto
 
+from bnfold._version import __version__
 from bnfold.graph import shapes, sites
 from bnfold.graph.constants import Constants
 from bnfold.graph.edits import Editor
 from bnfold.graph.facts import Facts
+from bnfold.graph.functions import inline
 from bnfold.graph.index import Graph, Node
 from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
 from bnfold.report import FoldReport, Reason, Verdict
-from bnfold.store import LoadedModel
+from bnfold.store import LoadedModel, TensorStore
 
 __all__ = ["FoldOptions", "fold_model"]
+
+PROVENANCE = "pkg.bnfold.version"
 
 
 @dataclass(frozen=True)
@@ -67,17 +72,19 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
     Returns:
         The report, and whether the model has changed at all.
     """
-    graph = Graph(model.proto)
-    shapes.infer(graph)
     before = len(model.proto.graph.node)
-    frozen = options.freeze_initializers and model.proto.ir_version >= 4 and graph.freeze()
-    constants = Constants(graph, model.tensors)
-    facts = Facts(constants)
-    folder = _Folder(graph, facts, Editor(graph, constants, model.tensors), options.keep)
-    changed = folder.run() or frozen
+    original = _copy(model.proto) if model.proto.functions else None
+    verdicts, changed = _fold_graph(model.proto, model.tensors, options)
+    in_functions = [v.graph for v in verdicts if not v.folded and v.graph.startswith("function ")]
+    if original is not None and in_functions:
+        inlined = inline(original, in_functions)
+        if inlined is not None:
+            others, _ = _fold_graph(inlined, model.tensors, options)
+            if sum(v.folded for v in others) > sum(v.folded for v in verdicts):
+                model.proto.CopyFrom(inlined)
+                verdicts, changed = others, True
     if changed:
-        folder.editor.finish()
-    verdicts = tuple(folder.verdicts())
+        _sign(model.proto)
     report = FoldReport(
         model=None if model.path is None else str(model.path),
         output=None,
@@ -88,6 +95,27 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
         hints=tuple(_hints(verdicts)),
     )
     return report, changed
+
+
+def _fold_graph(
+    proto: ModelProto, tensors: TensorStore, options: FoldOptions
+) -> tuple[tuple[Verdict, ...], bool]:
+    graph = Graph(proto)
+    shapes.infer(graph)
+    frozen = options.freeze_initializers and proto.ir_version >= 4 and graph.freeze()
+    constants = Constants(graph, tensors)
+    editor = Editor(graph, constants, tensors)
+    folder = _Folder(graph, Facts(constants), editor, options.keep)
+    changed = folder.run() or frozen
+    if changed:
+        editor.finish()
+    return tuple(folder.verdicts()), changed
+
+
+def _copy(proto: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    return copy
 
 
 class _Folder:
@@ -204,10 +232,19 @@ def _better(backward: Refusal, forward: Refusal) -> Refusal:
     return Refusal(chosen.reason, f"backward, {backward.detail}; forward, {forward.detail}")
 
 
+def _sign(model: ModelProto) -> None:
+    """Say who changed the model, without time or path: equal runs give equal bytes."""
+    for entry in model.metadata_props:
+        if entry.key == PROVENANCE:
+            entry.value = __version__
+            return
+    model.metadata_props.add(key=PROVENANCE, value=__version__)
+
+
 def _hints(verdicts: tuple[Verdict, ...]) -> Iterable[str]:
     overridable = sum(v.reason is Reason.OVERRIDABLE_INITIALIZER for v in verdicts)
     if overridable:
         yield (
-            f"{overridable} sites are kept because their weights are also graph inputs, which no "
-            "runtime optimizes; if no caller replaces them, use --freeze-initializers"
+            f"sites kept because their weights are also graph inputs: {overridable}; no runtime "
+            "optimizes such weights; if no caller replaces them, use --freeze-initializers"
         )

@@ -14,7 +14,7 @@ __all__ = ["write_back"]
 
 def write_back(graph: Graph) -> None:
     """Write nodes, initializers, value infos and inputs of every scope."""
-    for scope in graph.scopes:
+    for scope in reversed(graph.scopes):  # a node is copied with its subgraphs, so these go first
         _write_nodes(scope)
         if isinstance(scope.proto, GraphProto):
             _write_initializers(scope)
