@@ -34,6 +34,9 @@ _PLAN = (
     ("constant", True),
     ("normal", True),
 )
+# Where a feed is small, chance decides whether a wide draw reaches a clipped branch: more of them.
+_SMALL_ELEMENTS = 4096
+_SMALL_PLAN = (("wide", True), ("channels", True), ("wide", True), ("wide", True), ("unit", True))
 # Without a float among the inputs the kinds differ little.
 _INTEGER_PLAN = (("normal", False), ("normal", True), ("normal", False), ("constant", True))
 # What to try when the reference does not run on free draws: some inputs have to be in [0, 1],
@@ -204,8 +207,12 @@ def random_feeds(
     drawer = _Drawer(specs, hints, seed)
     base = drawer.find(attempt)
     floats = any(_is_float_spec(spec) for spec in specs)
-    plan = (_PLAN if floats else _INTEGER_PLAN)[: 3 if quick else None]
     other = drawer.second_sizes(base, attempt)
+    plan: tuple[tuple[str, bool], ...] = _PLAN if floats else _INTEGER_PLAN
+    if floats and drawer.elements(other) <= _SMALL_ELEMENTS:
+        plan += _SMALL_PLAN
+    if quick:
+        plan = plan[:3]
     kinds = plan if drawer.mode == "normal" else tuple((drawer.mode, at) for _, at in plan[:3])
     return [
         drawer.feed(kind, other if at_other else base, index)
@@ -306,7 +313,7 @@ class _Drawer:
         for sizes in itertools.chain(together, alone):
             unique.setdefault(tuple(sizes.items()), sizes)
         limit = _MAX_SEARCHED_ELEMENTS if options else _MAX_ELEMENTS
-        fitting = (sizes for sizes in unique.values() if self._elements(sizes) <= limit)
+        fitting = (sizes for sizes in unique.values() if self.elements(sizes) <= limit)
         return itertools.islice(fitting, _MAX_TRIALS)
 
     def second_sizes(self, base: Sizes, attempt: Callable[[Feed], str | None]) -> Sizes:
@@ -332,7 +339,7 @@ class _Drawer:
         return len(self._open()[key]) > 1
 
     def _runs(self, sizes: Sizes, attempt: Callable[[Feed], str | None]) -> bool:
-        if self._elements(sizes) > _MAX_SEARCHED_ELEMENTS:
+        if self.elements(sizes) > _MAX_SEARCHED_ELEMENTS:
             return False
         return attempt(self.feed(self.mode, sizes, 0)) is None
 
@@ -342,7 +349,8 @@ class _Drawer:
             for axis, dim in enumerate(spec.shape or ())
         )
 
-    def _elements(self, sizes: Sizes) -> int:
+    def elements(self, sizes: Sizes) -> int:
+        """Return the number of elements of all inputs together."""
         return sum(math.prod(self._shape(spec, sizes)) for spec in self.specs)
 
     def feed(self, kind: str, sizes: Sizes, index: int) -> Feed:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
+from bnfold.check.evaluator_ops import batch_normalization
 from bnfold.check.model import Model
 from bnfold.errors import InputError, MissingPackageError, ProviderError
 
@@ -271,7 +272,10 @@ class ReferenceRunner:
 
         self.provider = REFERENCE_EVALUATOR
         try:
-            self._evaluator = ReferenceEvaluator(model.load())
+            proto = model.load()
+            opsets = {entry.domain: entry.version for entry in proto.opset_import}
+            opset = opsets.get("", opsets.get("ai.onnx", 1))
+            self._evaluator = ReferenceEvaluator(proto, new_ops=[batch_normalization(opset)])
         except Exception as error:  # any operator's own code runs here
             raise RunError(_one_line(error)) from error
         if overrides:
