@@ -13,7 +13,15 @@ from typing import Any
 
 from bnfold._version import __version__
 
-__all__ = ["SCHEMA_VERSION", "CheckReport", "FoldReport", "OutputComparison", "Reason", "Verdict"]
+__all__ = [
+    "REASONS",
+    "SCHEMA_VERSION",
+    "CheckReport",
+    "FoldReport",
+    "OutputComparison",
+    "Reason",
+    "Verdict",
+]
 
 SCHEMA_VERSION = 1
 
@@ -41,6 +49,31 @@ class Reason(enum.StrEnum):
     NO_LINEAR_NEIGHBOUR = "no_linear_neighbour"
     EXCLUDED = "excluded"
     NO_GAIN = "no_gain"
+
+
+REASONS: dict[Reason, str] = {
+    Reason.TRAINING_MODE: "it normalizes with the statistics of the batch",
+    Reason.FAN_OUT: "the tensor that would change is also used elsewhere",
+    Reason.GRAPH_OUTPUT: "the tensor that would change is an output of the graph",
+    Reason.GRAPH_INPUT: "the tensor that would change is an input of the graph or function",
+    Reason.CAPTURED: "the tensor that would change is shared with a subgraph",
+    Reason.OVERRIDABLE_INITIALIZER: "a weight is also a graph input: callers may replace it",
+    Reason.DYNAMIC_WEIGHT: "a weight is not a constant, or cannot be changed",
+    Reason.NONLINEAR: "an operator on the way does not let the affine pass",
+    Reason.PADDING_SHIFT: "a shift would not reach what is padded",
+    Reason.SIGN: "a negative scale does not pass a maximum or an activation",
+    Reason.UNKNOWN_SHAPE: "a rank, a length or what happens to an axis is not proved",
+    Reason.NOT_PER_CHANNEL: "the affine varies along another axis than the weights",
+    Reason.PER_SAMPLE_NORM: "a normalization takes its statistics from the sample itself",
+    Reason.NON_FINITE_STATISTICS: "parameters are not finite, or variance + epsilon <= 0",
+    Reason.OVERFLOW: "the storage type cannot hold the result, or loses its precision",
+    Reason.CUSTOM_DOMAIN: "an operator of another domain than ONNX",
+    Reason.UNSUPPORTED_OPSET: "an operator version that is not known or not handled",
+    Reason.NO_LINEAR_NEIGHBOUR: "there is nothing on either side that could take it",
+    Reason.EXCLUDED: "the user asked to keep it",
+    Reason.NO_GAIN: "folding it would add as much work as it removes",
+}
+"""What each reason code means, for people."""
 
 
 @dataclass(frozen=True)

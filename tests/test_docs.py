@@ -1,0 +1,24 @@
+"""Generated documents are up to date."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+from bnfold.graph.rules import RULES
+from bnfold.report import REASONS, Reason
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_rules_page_is_generated_from_the_table() -> None:
+    generator = runpy.run_path(str(DOCS / "generate_rules.py"))
+    assert (DOCS / "rules.md").read_text(encoding="utf-8") == generator["render"]()
+
+
+def test_every_rule_and_reason_is_described() -> None:
+    assert set(REASONS) == set(Reason)
+    for op, rule in RULES.items():
+        assert rule.takes, op
+        assert rule.gives, op
+        assert rule.equation, op
