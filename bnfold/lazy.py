@@ -92,36 +92,28 @@ class Scaled:
             stride == 0 or n == 1 for stride, n in zip(self.base.strides, self.shape, strict=True)
         ) and (self.scale is None or self.scale.size == 1)
 
-    def out_of_range(self, axis: int | None) -> str | None:
+    def out_of_range(self) -> str | None:
         """Say whether the storage dtype can hold the tensor.
 
-        Args:
-            axis: Output channel axis; a channel whose largest value is below the smallest normal
-                number would lose its precision.
-
         Returns:
-            "overflows" or "underflows", or None if it fits.
+            "overflows" if an element would not be finite, "underflows" if even the largest would
+            be below the smallest normal number, so that all precision is lost; None if it fits.
         """
         if self.base.size == 0:
             return None
         info = ml_dtypes.finfo(self.dtype)  # type: ignore[no-untyped-call]
         largest, tiny = float(info.max), float(info.smallest_normal)
         peak = max(float(np.max(self.base)), -float(np.min(self.base)))
-        scales = np.ones(1) if self.scale is None else np.abs(self.scale)
         if not np.isfinite(peak):
             return "overflows"
-        if peak == 0.0:
-            return None
+        scales = np.ones(1) if self.scale is None else np.abs(self.scale)
         # nearly every tensor passes here, without a product being formed
-        low, high = float(scales.min()), float(scales.max())
-        if self.dtype.itemsize >= 4 and peak * high < largest and low > 1e-25 and peak > 1e-10:
+        if peak * float(scales.max()) < largest and peak * float(scales.min()) > tiny:
             return None
-        products = np.abs(self.float64())
-        reduced = tuple(i for i in range(products.ndim) if i != axis)
-        peaks = products.max(axis=reduced)
-        if not np.isfinite(round_to(np.atleast_1d(peaks), self.dtype).astype(np.float64)).all():
+        exact = max(float(np.abs(block).max(initial=0.0)) for block in self._blocks64())
+        if not np.isfinite(round_to(np.array([exact]), self.dtype).astype(np.float64)).all():
             return "overflows"
-        return "underflows" if bool(((peaks > 0) & (peaks < tiny)).any()) else None
+        return "underflows" if 0.0 < exact < tiny else None
 
     def _blocks64(self) -> Iterator[Float64]:
         shape = self.shape

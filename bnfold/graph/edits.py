@@ -46,6 +46,7 @@ class Editor:
         self.constants = constants
         self.tensors = tensors
         self._made: dict[Value, None] = {}
+        self._copies: dict[Value, list[Value]] = {}
         self._dead: list[Value | None] = []
 
     def apply(self, plan: Plan) -> None:
@@ -142,6 +143,11 @@ class Editor:
     def _set_constant(self, edit: SetConstant, together: Sequence[SetConstant]) -> None:
         node, index = edit.node, edit.index
         old = node.input(index)
+        twin = self._twin(old, edit.data)
+        if twin is not None and twin.scope is node.scope:
+            self._dead.append(old)
+            self.graph.connect(node, index, twin)
+            return
         if old is not None and self._may_change_in_place(old, edit, together):
             self._store(old, edit.data, edit.elem_type)
             return
@@ -149,7 +155,20 @@ class Editor:
         new = self._new_constant(node.scope, base, edit.data, edit.elem_type, node)
         if old is not None:
             self._dead.append(old)
+            self._copies.setdefault(old, []).append(new)
         self.graph.connect(node, index, new)
+
+    def _twin(self, old: Value | None, data: Scaled | NDArray[Any]) -> Value | None:
+        """A copy of a shared constant that an earlier plan has made and that holds the same."""
+        copies = [] if old is None else self._copies.get(old, [])
+        return next(
+            (
+                copy
+                for copy in copies
+                if copy.tensor is not None and copy.uses and _same_data(copy.lazy, data)
+            ),
+            None,
+        )
 
     def _may_change_in_place(
         self, old: Value, edit: SetConstant, together: Sequence[SetConstant]
@@ -282,7 +301,7 @@ def _is_read(value: Value | None) -> bool:
     return value is not None and bool(value.uses or value.is_output or value.is_protected)
 
 
-def _same_data(left: Scaled | NDArray[Any], right: Scaled | NDArray[Any]) -> bool:
+def _same_data(left: object, right: object) -> bool:
     if left is right:
         return True
     if not isinstance(left, Scaled) or not isinstance(right, Scaled):

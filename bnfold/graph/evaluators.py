@@ -245,6 +245,26 @@ def _elementwise(
     return evaluate
 
 
+def _reduce(reduction: Callable[..., Any]) -> Evaluator:
+    """A reduction of floats, in float64: what weight normalization is exported as."""
+
+    def evaluate(node: Node, inputs: list[Constant]) -> Constant | None:
+        if not inputs[0].is_float or inputs[0].any_shape or inputs[0].data.size > MAX_COMPUTED:
+            return None
+        axes = _axes(node, inputs[1:])
+        if not axes and node.attribute("noop_with_empty_axes", 0):
+            return inputs[0]
+        kept = bool(node.attribute("keepdims", 1))
+        data = reduction(inputs[0].float64, axis=tuple(axes) if axes else None, keepdims=kept)
+        return Constant(inputs[0].elem_type, np.asarray(data))
+
+    return evaluate
+
+
+def _norm(array: Float64, **where: Any) -> Any:
+    return np.sqrt(np.square(array).sum(**where))
+
+
 def _divide_integers(a: NDArray[Any], b: NDArray[Any]) -> Any:
     if not b.all():
         raise ValueError("division by zero")
@@ -283,4 +303,9 @@ EVALUATORS: dict[str, Evaluator] = {
     "Neg": _elementwise(np.negative, np.negative),
     "Abs": _elementwise(np.abs, np.abs),
     "Exp": _elementwise(np.exp),
+    "Max": _elementwise(np.maximum, np.maximum),
+    "Min": _elementwise(np.minimum, np.minimum),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceL2": _reduce(_norm),
 }

@@ -15,6 +15,7 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from bnfold.errors import ModelError
 from bnfold.store import LazyTensor
 
 __all__ = ["Graph", "Node", "Scope", "Use", "Value"]
@@ -241,7 +242,12 @@ class Graph:
                 label = f"{node.scope.label}/{node.name}/{attribute.name}{suffix}"
                 self._index(graph, label, node.scope, node.scope.opsets)
 
-    def _define(self, scope: Scope, name: str) -> Value:
+    def _define(self, scope: Scope, name: str | bytes) -> Value:
+        if isinstance(name, bytes):  # what protobuf returns for a string that is not UTF-8
+            text = repr(name[:80])[1:]
+            raise ModelError(
+                f"the name {text} is not UTF-8", hint="rename the tensor with the tool that made it"
+            )
         self.names.add(name)
         if name not in scope.values:
             scope.values[name] = Value(name, scope, described_as=name)

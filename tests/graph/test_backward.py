@@ -168,6 +168,25 @@ CASES: dict[str, tuple[str, list[str], dict[str, str], list[str]]] = {
           c = Conv(x, i)  y = BatchNormalization(c, gamma, beta, mean, vs) }""",
         ["y"], {}, ["Conv"],
     ),
+    "through-clip-and-max-with-zero": (
+        """g (double[N,3,6,5] x) => (double[N,4,4,3] y)
+        <double[4,3,3,3] w, double zero = {0}, double[4] gamma = {1,2,0.5,3}, double[4] beta = {0,0,0,0}, double[4] mean = {0,0,0,0}, double[4] var>
+        { c = Conv(x, w)  r = Clip(c, zero)  m = Max(zero, r)  y = BatchNormalization(m, gamma, beta, mean, var) }""",
+        ["y"], {}, ["Conv", "Clip", "Max"],
+    ),
+    "clip-at-six": (
+        """g (double[N,3,6,5] x) => (double[N,4,4,3] y)
+        <double[4,3,3,3] w, double zero = {0}, double six = {6}, double[4] gamma = {1,2,0.5,3}, double[4] beta = {0,0,0,0}, double[4] mean = {0,0,0,0}, double[4] var>
+        { c = Conv(x, w)  r = Clip(c, zero, six)  y = BatchNormalization(r, gamma, beta, mean, var) }""",
+        [], {"y": "nonlinear"}, ["Conv", "Clip", BN],
+    ),
+    "weight-norm": (
+        """g (double[N,3,6,5] x) => (double[N,4,4,3] y)
+        <double[4,3,3,3] v, double[4,1,1,1] g, int64[3] axes = {1,2,3}, double[4] gamma, double[4] beta, double[4] mean, double[4] var>
+        { n = ReduceL2<axes=[1,2,3]>(v)  u = Div(v, n)  w = Mul(u, g)
+          c = Conv(x, w)  y = BatchNormalization(c, gamma, beta, mean, var) }""",
+        ["y"], {}, ["Conv"],
+    ),
     "instance-norm": (
         """g (double[N,4,6,5] x) => (double[N,4,6,5] y)
         <double[4] s, double[4] b, double[4] gamma, double[4] beta, double[4] mean, double[4] var>

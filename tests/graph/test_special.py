@@ -137,6 +137,16 @@ def test_shared_weight_with_two_norms() -> None:
     assert {t.name for t in result.graph.initializer} >= {"w", "w_folded"}
 
 
+def test_shared_weight_and_norm_are_copied_once() -> None:
+    text = """g (float[N,3,6,5] x, float[N,3,6,5] v) => (float[N,4,4,3] y, float[N,4,4,3] z, float[N,4,4,3] u)
+    <float[4,3,3,3] w, float[4] b, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+    { c = Conv(x, w, b)  d = Conv(v, w, b)  u = Conv(v, w, b)
+      y = BatchNormalization(c, gamma, beta, mean, var)
+      z = BatchNormalization(d, gamma, beta, mean, var) }"""
+    result = assert_fold(build(text), folded=["y", "z"], ops=["Conv", "Conv", "Conv"])
+    assert [t.name for t in result.graph.initializer] == ["w", "b", "w_folded", "b_folded"]
+
+
 def test_captured_by_a_subgraph() -> None:
     text = """g (float[N,3,6,5] x, bool b) => (float[N,4,4,3] y, float[N,4,4,3] z)
     <float[4,3,3,3] w, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
@@ -241,7 +251,11 @@ def test_float16_overflow() -> None:
 
 
 def test_float16_underflow() -> None:
-    assert_fold(build(HALF, {"gamma": [1, 1, 1e-6, 1], "var": [1] * 4}), kept={"y": "overflow"})
+    assert_fold(build(HALF, {"gamma": [1e-6] * 4, "var": [1] * 4}), kept={"y": "overflow"})
+
+
+def test_float16_dead_channel_is_no_obstacle() -> None:
+    assert_fold(build(HALF, {"gamma": [1, 1, 1e-6, 1], "var": [1] * 4}), folded=["y"])
 
 
 def test_bfloat16_rounds_once() -> None:

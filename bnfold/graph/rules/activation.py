@@ -5,11 +5,14 @@ f(s x) = s f(x) for s >= 0. A shift never passes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+import numpy as np
 
 from bnfold.affine import Affine
 from bnfold.graph.facts import Facts, fit
-from bnfold.graph.index import Node
+from bnfold.graph.index import Node, Value
 from bnfold.graph.plan import Answer, Refusal, Rule, Step
 from bnfold.report import Reason
 
@@ -25,6 +28,30 @@ def _homogeneous(node: Node, affines: Mapping[int, Affine], facts: Facts) -> Ans
     if not affine.is_nonnegative:
         return Refusal(Reason.SIGN, f'a negative scale does not pass the activation "{node.name}"')
     return [Step(passes={0: affine})]
+
+
+def _clip(node: Node, affines: Mapping[int, Affine], facts: Facts) -> Answer:
+    """Clip with the bounds 0 and infinity is a Relu, as some exporters write it."""
+    if node.opset < 11:
+        bounds = (node.attribute("min", -math.inf), node.attribute("max", math.inf))
+    else:
+        bounds = (_bound(node, 1, -math.inf, facts), _bound(node, 2, math.inf, facts))
+    # opset 6 spells "no bound" as the largest float32
+    open_ended = [abs(bound) >= _LARGEST or bound == 0.0 for bound in bounds]
+    if not all(open_ended):
+        return Refusal(Reason.NONLINEAR, f'Clip "{node.name}" does not let it pass')
+    return _homogeneous(node, affines, facts)
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _bound(node: Node, index: int, absent: float, facts: Facts) -> float:
+    """A bound of Clip; NaN where it is not a float constant."""
+    if node.input(index) is None:
+        return absent
+    constant = facts.constant(node.input(index))
+    return math.nan if constant is None else float(constant.float64.reshape(-1)[0])
 
 
 def _extremum_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer:
@@ -44,6 +71,8 @@ def _each(node: Node, demand: Affine, indices: range | tuple[int, ...], facts: F
         value = node.input(index)
         if value is None or node.opset < 8:
             return Refusal(Reason.NONLINEAR, f'"{node.name}" is not understood')
+        if demand.is_linear and _is_zero(value, facts):
+            continue  # zero stays zero
         fitted = fit(demand, value, facts, node)
         if isinstance(fitted, Refusal):
             return fitted
@@ -51,10 +80,18 @@ def _each(node: Node, demand: Affine, indices: range | tuple[int, ...], facts: F
     return [Step(passes=passes)]
 
 
+def _is_zero(value: Value | None, facts: Facts) -> bool:
+    constant = facts.constant(value)
+    return constant is not None and not constant.data.any()
+
+
 def _choice_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
-    """Max, Min and Where: every operand must bring the same affine."""
+    """Max, Min and Where: every operand must bring the same affine; s 0 = 0 brings any scale."""
     operands = range(1, 3) if node.op == "Where" else range(len(node.inputs))
-    if set(pending) != set(operands):
+    others = set(operands) - set(pending)
+    linear = all(affine.is_linear for affine in pending.values())
+    unmoved = linear and all(_is_zero(node.input(index), facts) for index in others)
+    if not set(pending) <= set(operands) or (others and not unmoved):
         return Refusal(Reason.NONLINEAR, f'"{node.name}" mixes it with another tensor')
     ranks = [facts.rank(node.input(index)) for index in range(len(node.inputs))]
     known = [rank for rank in ranks if rank is not None]
@@ -88,6 +125,13 @@ RULES = {
     "LeakyRelu": _HOMOGENEOUS,
     "PRelu": _HOMOGENEOUS,
     "Abs": _HOMOGENEOUS,
+    "Clip": Rule(
+        _clip,
+        _clip,
+        "s >= 0 and t = 0, where the bounds are 0 and infinity",
+        "s >= 0 and t = 0, where the bounds are 0 and infinity",
+        "f(s x) = s f(x)",
+    ),
     "Max": _EXTREMUM,
     "Min": _EXTREMUM,
     "Where": Rule(

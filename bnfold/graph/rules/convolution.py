@@ -47,7 +47,7 @@ def _backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer
         scale = absorb.conv_transpose_output_scale(affine.scale, weight.shape[0], groups, rank)
     else:
         scale = absorb.conv_output_scale(affine.scale, rank)
-    scaled = weight.scaled(scale, 1 if transposed else 0)
+    scaled = weight.scaled(scale)
     shifted = bias.replaced(affine.apply(bias.values))
     for edits in (scaled, shifted):
         if isinstance(edits, Refusal):
@@ -86,7 +86,7 @@ def _forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
     if affine.offset.any():
         shift = absorb.conv_transpose_input_shift if transposed else absorb.conv_input_shift
         added = bias.values + shift(weight.float64, affine.offset, groups)
-    scaled, shifted = weight.scaled(scale, 1 if transposed else 0), bias.replaced(added)
+    scaled, shifted = weight.scaled(scale), bias.replaced(added)
     for edits in (scaled, shifted):
         if isinstance(edits, Refusal):
             return edits

@@ -75,7 +75,7 @@ def _gemm_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> A
     affine = vectors(demands[0], owned, weight.shape[axis], node)
     if isinstance(affine, Refusal):
         return affine
-    scaled = weight.scaled(_along(affine.scale, axis, 2), axis)
+    scaled = weight.scaled(_along(affine.scale, axis, 2))
     whole = affine.map(lambda vector: _along(vector, owned, 2))
     shifted = _gemm_bias(node, weight, whole, facts)
     for edits in (scaled, shifted):
@@ -102,7 +102,7 @@ def _gemm_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> An
         "alpha", 1.0
     )
     shift = Affine.of(np.ones((1, 1)), _along(added, weight.index, 2))
-    scaled = weight.scaled(_along(affine.scale, axis, 2), 1 - axis)
+    scaled = weight.scaled(_along(affine.scale, axis, 2))
     shifted = _gemm_bias(node, weight, shift, facts)
     for edits in (scaled, shifted):
         if isinstance(edits, Refusal):
@@ -154,7 +154,7 @@ def _matmul_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) ->
     if isinstance(affine, Refusal):
         return affine
     axis = len(weight.shape) - from_end
-    scaled = weight.scaled(_along(affine.scale, axis, len(weight.shape)), axis)
+    scaled = weight.scaled(_along(affine.scale, axis, len(weight.shape)))
     if isinstance(scaled, Refusal):
         return scaled
     if not affine.offset.any():
@@ -178,7 +178,7 @@ def _matmul_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> 
     affine = vectors(affine_in, inner, weight.shape[axis], node)
     if isinstance(affine, Refusal):
         return affine
-    scaled = weight.scaled(_along(affine.scale, axis, 2), 1 - axis)
+    scaled = weight.scaled(_along(affine.scale, axis, 2))
     if isinstance(scaled, Refusal):
         return scaled
     if not affine.offset.any():

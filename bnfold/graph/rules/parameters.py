@@ -51,17 +51,12 @@ class Weight:
         """All values in float64."""
         return self.constant.float64
 
-    def scaled(self, scale: Float64, axis: int) -> Sequence[Edit] | Refusal:
-        """The edits that multiply the weight.
-
-        Args:
-            scale: float64, broadcastable to the weight.
-            axis: The axis of the output channels, whose precision must survive.
-        """
+    def scaled(self, scale: Float64) -> Sequence[Edit] | Refusal:
+        """The edits that multiply the weight by a float64 scale that broadcasts against it."""
         if (scale == 1.0).all():
             return ()
         lazy = self.constant.lazy().times(scale)
-        trouble = lazy.out_of_range(axis)
+        trouble = lazy.out_of_range()
         if trouble is not None:
             return _range_refusal(self.node, "weight", trouble, self.elem_type)
         return (SetConstant(self.node, self.index, lazy, self.elem_type, "weight"),)
@@ -83,9 +78,8 @@ class QuantizedWeight(Weight):
     zero_point: Constant | None
     axis: int | None
 
-    def scaled(self, scale: Float64, axis: int) -> Sequence[Edit] | Refusal:
+    def scaled(self, scale: Float64) -> Sequence[Edit] | Refusal:
         """The edits that multiply the quantization scale; the integers stay where scale > 0."""
-        del axis
         if (scale == 1.0).all():
             return ()
         varying = [i for i, length in enumerate(scale.shape) if length > 1]
@@ -105,7 +99,7 @@ class QuantizedWeight(Weight):
             return self._refuse("would get a quantization scale of 0")
         old = self.constant.float64.reshape(-1)
         new = dense((old * np.abs(s)).reshape(s.shape if axis is not None else ()), self._dtype)
-        trouble = new.out_of_range(0 if new.shape else None)
+        trouble = new.out_of_range()
         if trouble is not None or not (new.rounded() != 0).all():
             return self._refuse("would get a quantization scale out of range")
         edits: list[Edit] = [SetConstant(node, 1, new, self.elem_type, "scale")]
