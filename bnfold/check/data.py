@@ -50,11 +50,11 @@ def _load(path: Path, specs: Sequence[ValueSpec]) -> list[Feed]:
             f"{path}: unknown kind of data", hint="give a .npz, .npy or test_data_set folder"
         )
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            arrays = {"": loaded}
-        else:
-            with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                arrays = {"": loaded}
+            else:
                 arrays = {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not readable as {path.suffix} ({error})") from error

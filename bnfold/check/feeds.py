@@ -300,17 +300,22 @@ class _Drawer:
         return found
 
     def _trials(self) -> Iterator[Sizes]:
-        """Yield assignments to try: all dimensions together, then one after the other."""
+        """Yield assignments to try: all but the rows together, one by one, then all together."""
         options = self._open()
-        longest = max(map(len, options.values()), default=1)
-        together = (
-            {key: sizes[min(step, len(sizes) - 1)] for key, sizes in options.items()}
-            for step in range(longest)
-        )
         first = {key: sizes[0] for key, sizes in options.items()}
-        alone = ({**first, key: size} for key, sizes in options.items() for size in sizes[1:])
+
+        def together(varied: Mapping[Key, tuple[int, ...]]) -> Iterator[Sizes]:
+            for step in range(max(map(len, varied.values()), default=1)):
+                moved = {key: sizes[min(step, len(sizes) - 1)] for key, sizes in varied.items()}
+                yield {**first, **moved}
+
+        trials = itertools.chain(
+            together({key: sizes for key, sizes in options.items() if sizes is not _BATCH}),
+            ({**first, key: size} for key, sizes in options.items() for size in sizes[1:]),
+            together(options),
+        )
         unique: dict[tuple[tuple[Key, int], ...], Sizes] = {}
-        for sizes in itertools.chain(together, alone):
+        for sizes in trials:
             unique.setdefault(tuple(sizes.items()), sizes)
         limit = _MAX_SEARCHED_ELEMENTS if options else _MAX_ELEMENTS
         fitting = (sizes for sizes in unique.values() if self.elements(sizes) <= limit)

@@ -1,0 +1,311 @@
+"""Sizes, data, tolerances, providers and the feed that is saved."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from check_pairs import layers, network, planted, text
+from onnx import numpy_helper
+
+from bnfold.check import check, sessions
+from bnfold.check.data import load_feeds, save_feed
+from bnfold.check.feeds import Feed, apply_shapes, random_feeds
+from bnfold.check.hints import find_hints
+from bnfold.check.model import open_model
+from bnfold.errors import InputError, MissingPackageError, ProviderError
+
+IMAGE = text("g (float[N,3,H,W] x, float[N,K] z) => (float[N,3,H,W] y) { y = Relu(x) }")
+IDS = text(
+    "g (int64[N,L] i) => (float[N,L,2] y) <float[3,2] w = {1, 2, 3, 4, 5, 6}> { y = Gather(w, i) }"
+)
+
+
+def feeds_of(
+    proto: onnx.ModelProto, *, seed: int = 0, only: dict[str, int] | None = None, **asked: Any
+) -> list[Feed]:
+    """The feeds for a model that runs if every size in `only` is as it says."""
+    opened = open_model(proto, "reference")
+    specs = apply_shapes(opened.inputs, asked.get("inputs", {}), asked.get("dims", {}))
+    hints = find_hints(opened.graph, [spec.name for spec in specs])
+
+    def attempt(feed: Feed) -> str | None:
+        sizes = dict(zip("NCHW", feed.arrays["x"].shape, strict=False)) if only else {}
+        return next((f"{k} is {sizes[k]}" for k, v in (only or {}).items() if sizes[k] != v), None)
+
+    return random_feeds(specs, hints, seed, attempt)
+
+
+def test_every_symbol_has_two_sizes_and_the_same_in_all_inputs() -> None:
+    feeds = feeds_of(IMAGE)
+    shapes = [feed.arrays["x"].shape for feed in feeds]
+    assert all(len({shape[axis] for shape in shapes}) == 2 for axis in (0, 2, 3))
+    assert {shape[0] for shape in shapes} == {1, 3}
+    assert all(feed.arrays["x"].shape[0] == feed.arrays["z"].shape[0] for feed in feeds)
+
+
+def test_size_that_runs_is_found() -> None:
+    feeds = feeds_of(IMAGE, only={"H": 224, "W": 224})
+    assert {feed.arrays["x"].shape[2:] for feed in feeds} == {(224, 224)}
+    assert {len(feed.arrays["x"]) for feed in feeds} == {1, 3}
+
+
+def test_feeds_hang_on_the_seed_alone() -> None:
+    first, again, other = feeds_of(IMAGE), feeds_of(IMAGE), feeds_of(IMAGE, seed=1)
+    for one, two, three in zip(first, again, other, strict=True):
+        assert one.name == two.name
+        np.testing.assert_array_equal(one.arrays["x"], two.arrays["x"])
+        assert not np.array_equal(one.arrays["x"], three.arrays["x"])
+
+
+def test_feeds_are_signed_wide_and_different_at_the_border() -> None:
+    feeds = {feed.name.split()[0]: feed.arrays["x"] for feed in feeds_of(IMAGE)}
+    assert set(feeds) == {"normal", "border", "wide", "channels", "unit", "constant"}
+    assert feeds["wide"].max() > 500
+    assert feeds["wide"].min() < -500
+    assert np.abs(feeds["wide"]).min() < 1e-3
+    assert feeds["unit"].min() >= 0
+    border = feeds["border"]
+    assert np.abs(border[:, :, 0]).mean() > 2 * np.abs(border[:, :, 1:-1, 1:-1]).mean()
+
+
+def test_ids_lie_in_the_table() -> None:
+    values = np.concatenate([feed.arrays["i"].ravel() for feed in feeds_of(IDS)])
+    assert (values.min(), values.max()) == (0, 2)
+
+
+def test_asked_sizes_are_used() -> None:
+    for feed in feeds_of(IMAGE, inputs={"x": (2, 3, 5, 7)}, dims={"K": 4}):
+        assert feed.arrays["x"].shape == (2, 3, 5, 7)
+        assert feed.arrays["z"].shape == (2, 4)
+
+
+def test_only_input_needs_no_name() -> None:
+    stack = layers(1)
+    pair = network(stack, folded=False), network(stack, folded=True)
+    assert all(report.equivalent for report in check(*pair, inputs={"": (2, 3, 12, 12)}))
+    assert all(report.equivalent for report in check(*pair, dims={"N": 2}))
+
+
+REFUSED = {
+    "input": ({"inputs": {"q": (1,)}}, "there is no input 'q'"),
+    "no-name": ({"inputs": {"": (1,)}}, "an input shape lacks its name"),
+    "symbol": ({"dims": {"Q": 1}}, "no input has a dimension 'Q'"),
+    "negative": ({"dims": {"N": -1}}, "-1 is not a size"),
+    "rank": ({"inputs": {"x": (1, 3)}}, "input 'x': 1x3 does not fit Nx3xHxW"),
+    "fixed": ({"inputs": {"x": (1, 4, 8, 8)}}, "input 'x': 1x4x8x8 does not fit Nx3xHxW"),
+    "contradiction": ({"inputs": {"x": (1, 3, 8, 8)}, "dims": {"N": 2}}, "does not fit"),
+    "rtol": ({"rtol": 1e-3}, "rtol and atol have to be given together"),
+    "provider": ({"providers": ("tpu",)}, "unknown provider 'tpu'"),
+    "no-provider": ({"providers": ()}, "no provider"),
+    "no-such-data": ({"data": ["nowhere.npz"]}, "nowhere.npz: no such file"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_unusable_option(name: str) -> None:
+    options, message = REFUSED[name]
+    with pytest.raises(InputError) as caught:
+        check(IMAGE, IMAGE, **options)
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_tolerances_replace_the_rule() -> None:
+    reference = text("g (float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
+    scaled = text("g (float[N,4] x) => (float[N,4] y) <float k = {1.001}> { y = Mul(x, k) }")
+    assert not any(report.equivalent for report in check(reference, scaled))
+    assert all(report.equivalent for report in check(reference, scaled, rtol=0.002, atol=0.0))
+    assert not any(report.equivalent for report in check(reference, scaled, rtol=5e-4, atol=0.0))
+    assert not any(report.equivalent for report in check(reference, scaled, rtol=0.0, atol=1e-3))
+
+
+def sorting(tmp_path: Path, array: np.ndarray, kind: str) -> Path:
+    """Write an array in one of the forms of data."""
+    path = tmp_path / f"data.{kind}"
+    if kind == "npz":
+        np.savez(path, x=array, label=np.zeros(3))
+    elif kind == "npy":
+        np.save(path, array)
+    else:
+        path = tmp_path / "case"
+        for number in range(2):
+            folder = path / f"test_data_set_{number}"
+            folder.mkdir(parents=True)
+            tensor = numpy_helper.from_array(array)
+            (folder / "input_0.pb").write_bytes(tensor.SerializeToString())
+            (folder / "output_0.pb").write_bytes(tensor.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npz", "npy", "folder"])
+def test_data_shows_what_random_feeds_cannot(tmp_path: Path, kind: str) -> None:
+    reference = text("g (float[N,4] x) => (float[N,4] y) { y = Identity(x) }")
+    candidate = text("g (float[N,4] x) => (float[N,4] y) <float c = {12345.0}> { y = Min(x, c) }")
+    assert all(report.equivalent for report in check(reference, candidate))
+    path = sorting(tmp_path, np.full((5, 4), 20000, np.float32), kind)
+    reports = check(reference, candidate, data=[path])
+    assert not any(report.equivalent for report in reports)
+    assert reports[0].outputs[0].max_abs == 20000 - 12345
+
+
+def test_data_feeds_what_cannot_be_drawn(tmp_path: Path) -> None:
+    proto = text("g (seq(float[N,4]) x) => (float[N,4] y) <int64 i = {0}> { y = SequenceAt(x, i) }")
+    sequence = numpy_helper.from_list([np.ones((2, 4), np.float32)])
+    (tmp_path / "input_0.pb").write_bytes(sequence.SerializeToString())
+    (first, _) = check(proto, proto, data=[tmp_path])
+    assert (first.equivalent, first.feeds) == (True, 1)
+
+
+BAD_DATA = {
+    "missing-input": ({"x": np.zeros((1, 3, 4, 4), np.float32)}, "nothing for input 'z'"),
+    "shape": (
+        {"x": np.zeros((1, 4, 4, 4), np.float32), "z": np.zeros((1, 2), np.float32)},
+        "'x' has shape 1x4x4x4, but the model declares ?x3x?x?",
+    ),
+    "type": (
+        {"x": np.full((1, 3, 4, 4), "a"), "z": np.zeros((1, 2), np.float32)},
+        "'x' is <U1, but the model takes float",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data(name: str, tmp_path: Path) -> None:
+    arrays, message = BAD_DATA[name]
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(InputError) as caught:
+        check(IMAGE, IMAGE, data=[tmp_path / "data.npz"])
+    assert message in caught.value.message.replace("Nx3xHxW", "?x3x?x?")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"text"])
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_unreadable_data(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"data.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="not readable"):
+        check(IMAGE, IMAGE, data=[path])
+
+
+def test_data_that_the_reference_does_not_run_is_an_error(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.array([[7]]))
+    with pytest.raises(InputError, match=r"ids\.npy: the reference does not run on it"):
+        check(IDS, IDS, data=[tmp_path / "ids.npy"])
+
+
+def test_failing_feed_is_saved_and_fails_again(tmp_path: Path) -> None:
+    stack = layers(2)
+    reference, candidate = network(stack, folded=False), network(stack, folded=True)
+    wrong = network(planted(stack, "sign", 1), folded=True)
+    path = tmp_path / "failing.npz"
+    check(reference, candidate, failing_feed=path)
+    assert not path.exists()
+    check(reference, wrong, failing_feed=path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["failing.npz"]
+    reports = check(reference, wrong, data=[path], dims={"N": 1})
+    assert not any(report.equivalent for report in reports)
+
+
+def test_saved_feed_is_read_back_as_it_was(tmp_path: Path) -> None:
+    proto = text(
+        "g (bfloat16[N] file, string[N] s, float16[N] h, bool[N] b) => (bool[N] y) { y = Not(b) }"
+    )
+    arrays = {
+        "file": np.array([1.5, -2.0], ml_dtypes.bfloat16),
+        "s": np.array(["a", ""], dtype=object),
+        "h": np.array([1, np.inf], np.float16),
+        "b": np.array([True, False]),
+    }
+    save_feed(Feed("f", arrays), tmp_path / "feed.npz")
+    (feed,) = load_feeds([tmp_path / "feed.npz"], open_model(proto, "reference").inputs)
+    for name, array in arrays.items():
+        assert feed.arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(feed.arrays[name], array)
+
+
+def test_failing_feed_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        save_feed(Feed("f", {"x": np.zeros(1)}), tmp_path / "nowhere" / "feed.npz")
+
+
+def test_progress_tells_each_feed() -> None:
+    lines: list[str] = []
+    (first, _) = check(IDS, IDS, progress=lines.append)
+    assert len(lines) == first.feeds
+    assert lines[0].startswith("CPUExecutionProvider: feed 1 of ")
+
+
+def test_cuda_that_is_missing_is_never_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    ort = sessions.require_runtime()
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="CUDAExecutionProvider is not available") as caught:
+        check(IDS, IDS, providers=("cpu", "cuda"))
+    assert caught.value.exit_code == 4
+    assert "bnfold[gpu]" in (caught.value.hint or "")
+
+
+def test_cuda_that_did_not_start_is_never_a_pass() -> None:
+    session = SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderError, match="did not start"):
+        sessions._prove_placement(session, "CUDAExecutionProvider", "model.onnx")
+
+
+def test_compute_nodes_on_the_wrong_provider_are_listed() -> None:
+    def part(provider: str, *nodes: tuple[str, str]) -> SimpleNamespace:
+        found = [SimpleNamespace(op_type=op, name=name) for op, name in nodes]
+        return SimpleNamespace(ep_name=provider, get_nodes=lambda: found)
+
+    assignment = [
+        part("CUDAExecutionProvider", ("Conv", "c")),
+        part("CPUExecutionProvider", ("Shape", "s"), ("Gather", "g"), ("Unique", "u")),
+    ]
+    session = SimpleNamespace(
+        get_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        get_provider_graph_assignment_info=lambda: assignment,
+    )
+    with pytest.raises(ProviderError, match=r"1 nodes are not on CUDA.*: Unique 'u'"):
+        sessions._prove_placement(session, "CUDAExecutionProvider", "model.onnx")
+
+
+def test_assignment_of_the_installed_runtime_can_be_read() -> None:
+    ort = sessions.require_runtime()
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    session = ort.InferenceSession(
+        network(layers(1), folded=True).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
+    )
+    assignment = session.get_provider_graph_assignment_info()
+    assert sessions.misplaced_nodes(assignment, "CPUExecutionProvider") == []
+    astray = sessions.misplaced_nodes(assignment, "CUDAExecutionProvider")
+    assert any(node.startswith(("Conv", "FusedConv")) for node in astray)
+
+
+def test_missing_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingPackageError) as caught:
+        check(IDS, IDS)
+    assert caught.value.hint == 'pip install "bnfold[cpu]"'
+
+
+def test_damaged_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
+    with pytest.raises(MissingPackageError, match="damaged"):
+        check(IDS, IDS)
+
+
+def test_both_builds_of_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda _: None)
+    with pytest.raises(ProviderError, match="both installed") as caught:
+        check(IDS, IDS)
+    assert not isinstance(caught.value, MissingPackageError)
+    assert "pip uninstall" in (caught.value.hint or "")
