@@ -161,7 +161,7 @@ class _Folder:
             if isinstance(backward, Plan):
                 return backward
             forward = plan_forward(site, self.facts)
-        return forward if isinstance(forward, Plan) else _better(backward, forward)
+        return forward if isinstance(forward, Plan) else _better(site, backward, forward)
 
     def _apply(self, record: _Record, plan: Plan) -> None:
         record.took(plan)
@@ -220,16 +220,15 @@ class _Folder:
         return isinstance(site, Site) and site.affine.is_shift
 
 
-def _better(backward: Refusal, forward: Refusal) -> Refusal:
+def _better(site: Site, backward: Refusal, forward: Refusal) -> Refusal:
     """The refusal that tells more: where one side is a plain wall, what blocks the other."""
     walls = (Reason.NONLINEAR, Reason.GRAPH_INPUT)
-    if backward.reason is Reason.GRAPH_INPUT and forward.reason is Reason.GRAPH_OUTPUT:
-        return Refusal(
-            Reason.NO_LINEAR_NEIGHBOUR, f"backward, {backward.detail}; forward, {forward.detail}"
-        )
+    detail = f"backward, {backward.detail}; forward, {forward.detail}"
+    if site.input.is_input and site.output.is_output:
+        return Refusal(Reason.NO_LINEAR_NEIGHBOUR, detail)
     informative = forward.reason not in (*walls, Reason.GRAPH_OUTPUT)
     chosen = forward if backward.reason in walls and informative else backward
-    return Refusal(chosen.reason, f"backward, {backward.detail}; forward, {forward.detail}")
+    return Refusal(chosen.reason, detail)
 
 
 def _sign(model: ModelProto) -> None:

@@ -63,11 +63,16 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """One node; ``inputs`` and ``outputs`` are None where the file has an empty name."""
+    """One node; ``inputs`` and ``outputs`` are None where the file has an empty name.
+
+    ``name`` is for reports: where the file gives the node none, it is that of its first output, and
+    it stays so when the output is renamed.
+    """
 
     proto: NodeProto
     scope: Scope
     position: int
+    name: str = field(init=False)
     inputs: list[Value | None] = field(default_factory=list)
     outputs: list[Value | None] = field(default_factory=list)
     followers: list[Node] = field(default_factory=list)
@@ -75,18 +80,16 @@ class Node:
     alive: bool = True
     attributes: dict[str, AttributeProto] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        outputs = (name for name in self.proto.output if name)
+        self.name = self.proto.name or next(outputs, "")
+
     @property
     def op(self) -> str:
         """Operator type, prefixed with its domain unless that is the ONNX one."""
         domain = self.proto.domain
         kind: str = self.proto.op_type
         return kind if domain in ("", "ai.onnx") else f"{domain}::{kind}"
-
-    @property
-    def name(self) -> str:
-        """Node name, or the name of its first output where it has none."""
-        own: str = self.proto.name
-        return own or next((v.name for v in self.outputs if v is not None), "")
 
     @property
     def opset(self) -> int:

@@ -42,6 +42,14 @@ class Site:
     cost: int
 
     @property
+    def input(self) -> Value:
+        """The computed value that the first member reads."""
+        node, index = self.members[0]
+        value = node.inputs[index]
+        assert value is not None  # noqa: S101 - find() has seen it
+        return value
+
+    @property
     def output(self) -> Value:
         """The value that the last member computes."""
         value = self.members[-1][0].outputs[0]
