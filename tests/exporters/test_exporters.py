@@ -1,0 +1,90 @@
+"""Every architecture, by every exporter: the attainable minimum is reached and PyTorch agrees."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from bnfold.check import check
+from bnfold.graph.fold import FoldOptions, fold_model
+from bnfold.store import load, save
+
+torch = pytest.importorskip("torch", reason="the exporters are PyTorch's")
+pytest.importorskip("onnxscript", reason="PyTorch's exporter needs it")
+
+from tests.exporters.architectures import ARCHITECTURES, build  # noqa: E402 - needs torch
+
+EXPORTERS = ("dynamo", "dynamo-unoptimized", "legacy", "legacy-unfolded")
+ARITHMETIC = {"Sub", "Div", "Sqrt", "Pow", "Reciprocal", "BatchNormalization"}
+
+
+def export(name: str, exporter: str, path: Path) -> int:
+    module, batch, left = build(name)
+    quiet = contextlib.ExitStack()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        if exporter.startswith("dynamo"):
+            dynamic = ({0: torch.export.Dim("batch")},)
+            optimize = exporter == "dynamo"
+            torch.onnx.export(
+                module,
+                (batch,),
+                path,
+                dynamo=True,
+                optimize=optimize,
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+        else:
+            unfolded = exporter == "legacy-unfolded"
+            mode = torch.onnx.TrainingMode.PRESERVE if unfolded else torch.onnx.TrainingMode.EVAL
+            torch.onnx.export(
+                module, (batch,), str(path), dynamo=False, do_constant_folding=not unfolded, training=mode,
+                input_names=["x"], dynamic_axes={"x": {0: "batch"}},
+            )  # fmt: skip
+    return left
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_minimum_is_reached(name: str, exporter: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "model.onnx", tmp_path / "folded.onnx"
+    left = export(name, exporter, source)
+    model = load(source)
+    report, _ = fold_model(model, FoldOptions())
+    save(model, target)
+    onnx.checker.check_model(str(target), full_check=True)
+    operators = [node.op_type for node in model.proto.graph.node]
+    assert operators.count("BatchNormalization") == left, report.to_dict()["sites"]
+    assert len([v for v in report.kept if v.kind == "BatchNormalization"]) == left
+    if name == "hand-written":
+        assert not ARITHMETIC & set(operators)
+    for verdict in check(source, target, seed=1):
+        assert verdict.equivalent, verdict
+
+
+@pytest.mark.parametrize("name", ["resnet", "levit", "hand-written"])
+def test_pytorch_agrees(name: str, tmp_path: Path) -> None:
+    import onnxruntime as ort  # noqa: PLC0415 - only here
+
+    source, target = tmp_path / "model.onnx", tmp_path / "folded.onnx"
+    export(name, "dynamo-unoptimized", source)
+    model = load(source)
+    fold_model(model, FoldOptions())
+    save(model, target)
+    module, batch, _ = build(name)
+    session = ort.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: batch.numpy()})
+    with torch.no_grad():
+        expected = module(batch).numpy()
+    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
