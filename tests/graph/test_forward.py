@@ -96,6 +96,20 @@ CASES: dict[str, tuple[str, list[str], dict[str, str], list[str]]] = {
         {{ {NORM}  p = GlobalAveragePool(n)  f = Flatten(p)  y = Gemm(f, w, b) }}""",
         ["n"], {}, ["GlobalAveragePool", "Flatten", "Gemm"],
     ),
+    "lstm": (
+        """g (float[N,4,7] x) => (float[7,2,N,3] y)
+        <float[2,12,4] w, float[2,12,3] r, float[2,24] b, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+        { n = BatchNormalization(x, gamma, beta, mean, var)  t = Transpose<perm=[2,0,1]>(n)
+          y = LSTM<hidden_size=3, direction="bidirectional">(t, w, r, b) }""",
+        ["n"], {}, ["Transpose", "LSTM"],
+    ),
+    "gru-without-bias": (
+        """g (float[N,4,7] x) => (float[7,1,N,3] y)
+        <float[1,9,4] w, float[1,9,3] r, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+        { n = BatchNormalization(x, gamma, beta, mean, var)  t = Transpose<perm=[2,0,1]>(n)
+          y = GRU<hidden_size=3, linear_before_reset=1>(t, w, r) }""",
+        ["n"], {}, ["Transpose", "GRU"],
+    ),
     "every-consumer": (
         f"""g (double[N,4,6,5] x) => (double[N,6,4,3] y, double[N,2,6,5] z)
         <double[6,4,3,3] w, double[2,4,1,1] v, {P4}>

@@ -316,6 +316,32 @@ def test_quantized_weight_that_cannot_be_mirrored() -> None:
     assert_fold(build(QDQ.format(shape=""), values), kept={"y": "dynamic_weight"})
 
 
+def test_quantized_bias_becomes_a_float_bias() -> None:
+    text = """g (float[N,3,6,5] x) => (float[N,4,4,3] y)
+    <uint8[4,3,3,3] wq, float[4] q = {0.01,0.02,0.03,0.04}, uint8[4] z = {100,120,128,90}, int32[4] bq = {100,-20,3,7}, float bs = {0.01}, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+    { w = DequantizeLinear<axis=0>(wq, q, z)  b = DequantizeLinear(bq, bs)  c = Conv(x, w, b)
+      y = BatchNormalization(c, gamma, beta, mean, var) }"""
+    values = {
+        "wq": (draw("wq", (4, 3, 3, 3)) * 30 + 110).clip(60, 180).round(),
+        "gamma": [1, -2, 3, -0.5],
+    }
+    assert_fold(build(text, values), folded=["y"], ops=["DequantizeLinear", "Conv"])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_quantized_weight_forward(axis: int) -> None:
+    shape = [5, 4][axis]
+    text = f"""g (float[N,4] x) => (float[N,5] y)
+    <int8[5,4] wq, float[{shape}] q, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+    {{ w = DequantizeLinear<axis={axis}>(wq, q)  n = BatchNormalization(x, gamma, beta, mean, var)
+       y = Gemm<transB=1>(n, w) }}"""
+    values = {"wq": (draw("wq", (5, 4)) * 30).round(), "q": [0.01, 0.02, 0.03, 0.04, 0.05][:shape]}
+    if axis == 1:
+        assert_fold(build(text, values), folded=["n"], ops=["DequantizeLinear", "Gemm"])
+    else:
+        assert_fold(build(text, values), kept={"n": "dynamic_weight"})
+
+
 def test_quantized_activation_is_a_barrier() -> None:
     text = """g (float[N,3,6,5] x) => (float[N,4,4,3] y)
     <float[4,3,3,3] w, float q = {0.1}, int8 z = {0}, float[4] gamma, float[4] beta, float[4] mean, float[4] var>

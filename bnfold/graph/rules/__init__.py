@@ -14,6 +14,7 @@ from bnfold.graph.rules import (
     normalization,
     padding,
     pooling,
+    recurrent,
 )
 
 __all__ = ["FAMILIES", "RULES"]
@@ -21,6 +22,7 @@ __all__ = ["FAMILIES", "RULES"]
 FAMILIES: dict[str, dict[str, Rule]] = {
     "Convolutions": convolution.RULES,
     "Matrix products": matrix.RULES,
+    "Recurrent layers": recurrent.RULES,
     "Elementwise arithmetic": elementwise.RULES,
     "Layout": layout.RULES,
     "Joining and cutting": channel.RULES,

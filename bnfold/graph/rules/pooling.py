@@ -107,7 +107,8 @@ def _scales(node: Node, facts: Facts) -> list[float] | None:
     if node.op == "Upsample" and node.opset < 9:
         given = node.attribute("scales")
         return None if given is None else list(given)
-    constant = facts.constant(node.input(1 if node.opset < 11 else 2))
+    index = 1 if node.opset < 11 or node.op == "Upsample" else 2
+    constant = facts.constant(node.input(index))
     return None if constant is None else [float(scale) for scale in constant.float64.reshape(-1)]
 
 
@@ -118,8 +119,13 @@ def _unit_scale(node: Node, axis: int, rank: int, facts: Facts) -> bool:
 
 def _scales_by_a_fraction(node: Node, axis: int, facts: Facts) -> bool:
     """A scale such as 1.2 keeps a length of 4 and yet moves its samples."""
+    if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
+        return True
+    index = 1 if node.opset < 11 or node.op == "Upsample" else 2
     scales = _scales(node, facts)
-    return bool(scales) and scales is not None and axis < len(scales) and scales[axis] != 1.0
+    if scales is None:
+        return node.input(index) is not None
+    return axis < len(scales) and scales[axis] != 1.0
 
 
 # --- reductions
