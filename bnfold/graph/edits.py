@@ -113,15 +113,13 @@ class Editor:
             return
 
     def _become_identity(self, node: Node, index: int) -> None:
-        source = node.inputs[index]
+        """The output keeps its name, and what computed it is gone."""
+        source, result = node.inputs[index], node.outputs[0]
+        assert source is not None and result is not None  # noqa: S101, PT018 - _bypass has seen both
+        proto = helper.make_node("Identity", [], [""], name=node.proto.name)
         self._drop_inputs(node)
-        for place in range(len(node.inputs)):
-            self.graph.connect(node, place, None)
-        del node.inputs[1:], node.proto.input[1:]
-        self.graph.connect(node, 0, source)
-        _set_attributes(node, dict.fromkeys(node.attributes))
-        node.proto.op_type = "Identity"
-        node.proto.domain = ""
+        self.graph.insert(proto, [source], result, before=node)
+        self.graph.retire(node)
 
     def _append_add(self, edit: AppendAdd) -> None:
         node = edit.node

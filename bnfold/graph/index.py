@@ -23,7 +23,7 @@ __all__ = ["Graph", "Node", "Scope", "Use", "Value"]
 Dim = int | str
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Value:
     """A tensor of one scope.
 
@@ -55,13 +55,16 @@ class Value:
     elem_type: int = 0
     described_as: str = ""
 
+    def __repr__(self) -> str:
+        return f"<Value {self.name}>"  # not the whole graph that hangs on it
+
     @property
     def captured_by(self) -> Node | None:
         """A node of a nested scope that reads this value, or None."""
         return next((use.node for use in self.uses if use.node.scope is not self.scope), None)
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Node:
     """One node; ``inputs`` and ``outputs`` are None where the file has an empty name.
 
@@ -83,6 +86,9 @@ class Node:
     def __post_init__(self) -> None:
         outputs = (name for name in self.proto.output if name)
         self.name = self.proto.name or next(outputs, "")
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name}>"
 
     @property
     def op(self) -> str:
@@ -127,7 +133,7 @@ class Use:
     index: int
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Scope:
     """The main graph, a subgraph of a node, or the body of a function.
 
@@ -146,6 +152,9 @@ class Scope:
     opsets: dict[str, int]
     values: dict[str, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Scope {self.label}>"
 
     @property
     def is_function(self) -> bool:
@@ -301,12 +310,16 @@ class Graph:
 
     def remove(self, node: Node) -> None:
         """Take ``node`` out; nothing may read its outputs any more."""
-        for index, value in enumerate(node.inputs):
-            if value is not None:
-                del value.uses[Use(node, index)]
+        self.retire(node)
         for value in node.outputs:
             if value is not None and value.scope.values.get(value.name) is value:
                 del value.scope.values[value.name]
+
+    def retire(self, node: Node) -> None:
+        """Take ``node`` out; another node computes its outputs from now on."""
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                del value.uses[Use(node, index)]
         node.alive = False
 
     def drop_initializer(self, value: Value) -> None:

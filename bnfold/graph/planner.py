@@ -138,7 +138,9 @@ class _Walk(ABC):
 
     def _plan(self, search: _Search) -> Plan | Refusal:
         plan = Plan(self.direction)
-        plan.edits = [Bypass(node, index) for node, index in reversed(self.site.members)]
+        # where a site applies to a constant, the constant changes before the site goes
+        own = [edit for edit in search.edits if edit.node is self.site.members[0][0]]
+        plan.edits = own + [Bypass(node, index) for node, index in reversed(self.site.members)]
         gain = self.site.cost
         for node, step in search.steps:
             gain -= step.cost
@@ -147,7 +149,7 @@ class _Walk(ABC):
                 plan.into.append(node)
             elif not any(isinstance(edit, Bypass) for edit in step.edits):
                 plan.through.append(node)
-        plan.edits += search.edits
+        plan.edits += [edit for edit in search.edits if edit not in own]
         plan.into = list(dict.fromkeys(plan.into))
         plan.changed = list(search.affines)
         plan.gain = gain

@@ -93,39 +93,33 @@ _COORDINATES = (
 
 
 def _keeps(node: Node, axis: int, rank: int, facts: Facts) -> bool:
-    """True if the axis keeps its length, so that every element is its own sample."""
+    """True if the axis keeps its length and its samples: its scale is exactly 1."""
     axes = node.attribute("axes")
-    if axes is not None and axis not in {other % rank for other in axes}:
+    resized = list(range(rank)) if axes is None else [other % rank for other in axes]
+    if axis not in resized:
         return True
-    before, after = facts.dims(node.input(0)), facts.dims(node.output())
-    if before is None or after is None or len(before) != rank or len(after) != rank:
-        return _unit_scale(node, axis, rank, facts)
-    return before[axis] == after[axis] and not _scales_by_a_fraction(node, axis, facts)
-
-
-def _scales(node: Node, facts: Facts) -> list[float] | None:
-    if node.op == "Upsample" and node.opset < 9:
-        given = node.attribute("scales")
-        return None if given is None else list(given)
-    index = 1 if node.opset < 11 or node.op == "Upsample" else 2
-    constant = facts.constant(node.input(index))
-    return None if constant is None else [float(scale) for scale in constant.float64.reshape(-1)]
-
-
-def _unit_scale(node: Node, axis: int, rank: int, facts: Facts) -> bool:
-    scales = _scales(node, facts)
-    return scales is not None and len(scales) == rank and scales[axis] == 1.0
-
-
-def _scales_by_a_fraction(node: Node, axis: int, facts: Facts) -> bool:
-    """A scale such as 1.2 keeps a length of 4 and yet moves its samples."""
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return True
-    index = 1 if node.opset < 11 or node.op == "Upsample" else 2
-    scales = _scales(node, facts)
-    if scales is None:
-        return node.input(index) is not None
-    return axis < len(scales) and scales[axis] != 1.0
+        return False
+    scales, given = _scales(node, facts)
+    if scales:
+        return len(scales) == len(resized) and scales[resized.index(axis)] == 1.0
+    if given and scales is None:
+        return False  # a scale of 1.2 keeps a length of 4 and yet moves its samples
+    before, after = facts.dims(node.input(0)), facts.dims(node.output())
+    if before is None or after is None or not len(before) == len(after) == rank:
+        return False
+    return before[axis] == after[axis]
+
+
+def _scales(node: Node, facts: Facts) -> tuple[list[float] | None, bool]:
+    """The scales, None where they are not constant, and whether the node has any."""
+    if node.op == "Upsample" and node.opset < 9:
+        return list(node.attribute("scales", [])), True
+    value = node.input(1 if node.opset < 11 or node.op == "Upsample" else 2)
+    constant = facts.constant(value)
+    if constant is None or constant.any_shape:
+        return None, value is not None
+    return [float(scale) for scale in constant.float64.reshape(-1)], True
 
 
 # --- reductions
