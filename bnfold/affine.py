@@ -270,7 +270,9 @@ class Affine:
 
 def _uncollapsed(vectors: Sequence[Float64]) -> Affine:
     affine = object.__new__(Affine)
-    for name, vector in zip(("scale", "shift", "center"), vectors, strict=True):
+    scale, shift, center = vectors
+    named = {"scale": scale, "shift": shift, "center": center, "offset": shift - center * scale}
+    for name, vector in named.items():
         object.__setattr__(affine, name, vector)
     return affine
 

@@ -161,7 +161,7 @@ def assert_fold(
     assert found == dict(kept or {}), report.to_dict()["sites"]
     assert all(verdict.detail for verdict in report.kept)
     onnx.checker.check_model(result, full_check=True)
-    assert _interface(result) == _interface(model)
+    assert interface(result) == interface(model)
     if ops is not None:
         assert [node.op_type for node in result.graph.node if node.op_type != "Constant"] == list(
             ops
@@ -178,7 +178,7 @@ def assert_fold(
     return result
 
 
-def _interface(model: ModelProto) -> tuple[list[bytes], list[bytes]]:
+def interface(model: ModelProto) -> tuple[list[bytes], list[bytes]]:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [i.SerializeToString() for i in model.graph.input if i.name not in initializers]
     return inputs, [o.SerializeToString() for o in model.graph.output]

@@ -45,6 +45,10 @@ class Constants:
         """Remember the value of a constant that a fold has made."""
         self._known[value] = constant
 
+    def reconsider(self) -> None:
+        """Forget what was not constant: folds make constants of other values."""
+        self._known = {value: found for value, found in self._known.items() if found is not None}
+
     def _get(self, value: Value, depth: int) -> Constant | None:
         if value not in self._known:
             if depth == 0:

@@ -48,6 +48,7 @@ class Editor:
         self._made: dict[Value, None] = {}
         self._copies: dict[Value, list[Value]] = {}
         self._dead: list[Value | None] = []
+        self._unread: list[Node] = []
 
     def apply(self, plan: Plan) -> None:
         """Carry out all edits of a plan."""
@@ -272,6 +273,12 @@ class Editor:
             if not any(attribute.HasField("g") for attribute in node.attributes.values()):
                 self._drop_inputs(node)
                 self.graph.remove(node)
+                self._unread.append(node)
+
+    def taken_unread(self) -> list[Node]:
+        """The nodes that went since the last call because nothing reads them."""
+        unread, self._unread = self._unread, []
+        return unread
 
 
 def _pairs(node: Node) -> list[tuple[Node, Node]]:

@@ -53,6 +53,7 @@ class _Record:
     direction: str | None = None
     into: list[Node] = field(default_factory=list)
     through: list[Node] = field(default_factory=list)
+    constant: str = ""
     refusal: Refusal | None = None
     eaten_by: _Record | None = None
 
@@ -60,6 +61,7 @@ class _Record:
         self.direction = plan.direction
         self.into += plan.into
         self.through += plan.through
+        self.constant = self.constant or plan.constant
 
 
 def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bool]:
@@ -120,22 +122,49 @@ def _copy(proto: ModelProto) -> ModelProto:
 
 class _Folder:
     def __init__(self, graph: Graph, facts: Facts, editor: Editor, keep: tuple[str, ...]) -> None:
+        self.graph = graph
         self.facts = facts
         self.editor = editor
-        self.records = [_Record(found) for found in sites.find(graph, facts, keep)]
-        self.owners = {node: record for record in self.records for node in record.candidate.nodes}
+        self.keep = keep
+        self.records: list[_Record] = []
+        self.owners: dict[Node, _Record] = {}
+        self.new_constants = False
 
     def run(self) -> bool:
         """Fold until nothing changes; True if anything did."""
         changed = False
-        left = self.records
+        left = self._find()
         while left:
             folded = [record for record in left if self._try(record)]
-            if not folded:
-                break
-            changed = True
+            changed = changed or bool(folded)
             left = [record for record in left if not record.candidate.is_gone]
+            if not folded or not left:
+                new, again = self._find() if changed else [], self.new_constants
+                left = list(dict.fromkeys([*left, *new])) if new or again else []
+                self.new_constants = False
         return changed
+
+    def _find(self) -> list[_Record]:
+        """Candidates that were none before, or shorter: a fold may make a constant of an operand.
+
+        Returns:
+            The records that are new. A record whose chain has grown counts as new.
+        """
+        self.facts.constants.reconsider()
+        new: list[_Record] = []
+        for candidate in sites.find(self.graph, self.facts, self.keep):
+            record = self.owners.get(candidate.nodes[0])
+            if record is None:
+                record = _Record(candidate)
+                self.records.append(record)
+            elif {n for n in record.candidate.nodes if n.alive} < set(candidate.nodes):
+                record.candidate.nodes = candidate.nodes
+            else:
+                continue
+            new.append(record)
+            for node in candidate.nodes:
+                self.owners.setdefault(node, record)
+        return new
 
     def _try(self, record: _Record) -> bool:
         """Fold one candidate, or its nodes one by one; True if anything changed."""
@@ -165,6 +194,7 @@ class _Folder:
 
     def _apply(self, record: _Record, plan: Plan) -> None:
         record.took(plan)
+        self.new_constants |= bool(plan.constant)
         for edit in plan.edits:
             owner = self.owners.get(edit.node) if isinstance(edit, Bypass) else None
             if owner is not None and owner is not record:
@@ -172,6 +202,10 @@ class _Folder:
         self.editor.apply(plan)
         for node in plan.through:
             self.editor.cancel_reshapes(node)
+        for node in self.editor.taken_unread():
+            owner = self.owners.get(node)
+            if owner is not None and owner.direction is None:
+                owner.took(plan)  # a constant expression that the plan has put a constant for
 
     def verdicts(self) -> Iterable[Verdict]:
         """One verdict for each site that people should know of."""
@@ -193,11 +227,15 @@ class _Folder:
             channels=candidate.channels,
             folded=folded,
             direction=record.direction if folded else None,
-            into=tuple(node.name for node in self._final(record)) if folded else (),
+            into=self._into(record) if folded else (),
             through=tuple(dict.fromkeys(n.name for n in record.through)) if folded else (),
             reason=None if refusal is None else refusal.reason,
             detail=None if refusal is None else refusal.detail,
         )
+
+    def _into(self, record: _Record) -> tuple[str, ...]:
+        names = tuple(node.name for node in self._final(record))
+        return names or ((record.constant,) if record.constant else ())
 
     def _final(self, record: _Record) -> list[Node]:
         """The nodes that hold the affine in the end: an absorber may have been folded itself."""

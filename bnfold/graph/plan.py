@@ -156,6 +156,7 @@ class Plan:
         into: Nodes whose constants take the affine in.
         through: Nodes that the affine passes.
         gain: Elementwise operations removed less those added.
+        constant: Name of the constant that the site applies to, if that is what it does.
     """
 
     direction: str
@@ -164,6 +165,7 @@ class Plan:
     into: list[Node] = field(default_factory=list)
     through: list[Node] = field(default_factory=list)
     gain: int = 0
+    constant: str = ""
 
 
 def dense(values: Any, dtype: np.dtype[Any]) -> Scaled:

@@ -153,6 +153,7 @@ class _Walk(ABC):
         plan.into = list(dict.fromkeys(plan.into))
         plan.changed = list(search.affines)
         plan.gain = gain
+        plan.constant = self.site.input.name if own else ""
         if gain <= 0:
             return Refusal(
                 Reason.NO_GAIN,

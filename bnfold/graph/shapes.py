@@ -44,6 +44,40 @@ def infer(graph: Graph) -> None:
             if value.tensor is not None:
                 value.shape = tuple(value.tensor.dims)
                 value.elem_type = value.tensor.data_type
+    _substitute(graph, dict(_channels(graph.main)))
+
+
+def _channels(scope: Scope) -> Iterator[tuple[str, int]]:
+    """Symbols that can only have one length, because of a parameter of a node that always runs."""
+    for node in scope.nodes:
+        parameter = node.input(1)
+        dims = None if parameter is None else parameter.shape
+        if dims is None or not all(isinstance(dim, int) for dim in dims):
+            continue
+        numbers = [dim for dim in dims if isinstance(dim, int)]
+        if node.op == "BatchNormalization" and len(numbers) == 1:
+            lengths = (numbers[0], numbers[0])
+        elif node.op == "Conv" and len(numbers) > 2:
+            lengths = (numbers[1] * node.attribute("group", 1), numbers[0])
+        elif node.op == "ConvTranspose" and len(numbers) > 2:
+            lengths = (numbers[0], numbers[1] * node.attribute("group", 1))
+        else:
+            continue
+        for value, length in zip((node.input(0), node.output()), lengths, strict=True):
+            shape = (value.shape or ()) if value is not None else ()
+            if len(shape) > 1 and isinstance(shape[1], str):
+                yield shape[1], length
+
+
+def _substitute(graph: Graph, lengths: dict[str, int]) -> None:
+    if not lengths:
+        return
+    for scope in graph.scopes:
+        for value in scope.values.values():
+            if value.shape is not None:
+                value.shape = tuple(
+                    lengths.get(dim, dim) if isinstance(dim, str) else dim for dim in value.shape
+                )
 
 
 def _read_graph(

@@ -1,0 +1,1 @@
+"""Random legal models around batch normalizations, to attack the folds with."""
