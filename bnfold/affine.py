@@ -158,6 +158,28 @@ class Affine:
         """True if both do exactly the same to every element."""
         return np.array_equal(self.scale, other.scale) and np.array_equal(self.offset, other.offset)
 
+    def merged(self, other: Affine) -> Affine | None:
+        """The affine that is the one of both that is not the identity, element by element.
+
+        Returns:
+            None where an element would have to take on two different affines, or where the two do
+            not act on tensors of one shape.
+        """
+        pairs = [
+            (self.scale, other.scale), (self.shift, other.shift), (self.center, other.center)
+        ]  # fmt: skip
+        if any(
+            1 not in lengths and len(set(lengths)) > 1
+            for pair in pairs
+            for lengths in zip(*(a.shape for a in pair), strict=True)
+        ):
+            return None
+        idle = (self.scale == 1.0) & (self.offset == 0.0)
+        alike = (self.scale == other.scale) & (self.offset == other.offset)
+        if not (idle | alike | ((other.scale == 1.0) & (other.offset == 0.0))).all():
+            return None
+        return Affine(*(np.where(idle, second, first) for first, second in pairs))
+
     # --- arithmetic
 
     def apply(self, x: Any) -> Float64:

@@ -239,10 +239,23 @@ def _elementwise(
         if unknown and any(np.prod(s) != 1 for s in shapes):
             return None
         result = np.asarray(compute(*cores))
+        if _leaves_range(result, kind):
+            return None
         data = result if unknown else np.broadcast_to(result, shape)
         return Constant(kind, data, None, unknown)
 
     return evaluate
+
+
+def _leaves_range(result: NDArray[Any], kind: int) -> bool:
+    """True if the type of the expression makes infinity or zero of what float64 still holds."""
+    dtype = FLOATS.get(kind)
+    if dtype is None or dtype == np.float64:
+        return False
+    stored = round_to(result, dtype).astype(np.float64)
+    return not np.array_equal(np.isfinite(stored), np.isfinite(result)) or not np.array_equal(
+        stored == 0, result == 0
+    )
 
 
 def _reduce(reduction: Callable[..., Any]) -> Evaluator:
@@ -256,7 +269,9 @@ def _reduce(reduction: Callable[..., Any]) -> Evaluator:
             return inputs[0]
         kept = bool(node.attribute("keepdims", 1))
         data = reduction(inputs[0].float64, axis=tuple(axes) if axes else None, keepdims=kept)
-        return Constant(inputs[0].elem_type, np.asarray(data))
+        result = np.asarray(data)
+        kind = inputs[0].elem_type
+        return None if _leaves_range(result, kind) else Constant(kind, result)
 
     return evaluate
 

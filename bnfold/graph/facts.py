@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bnfold.affine import Affine
+from bnfold.graph import shapes
 from bnfold.graph.constants import Constant, Constants
 from bnfold.graph.index import Node, Value
 from bnfold.graph.plan import Refusal
@@ -13,11 +14,15 @@ from bnfold.report import Reason
 
 __all__ = ["Facts", "fit", "length_of", "unknown_length"]
 
-SAME_RANK = {
+SAME_SHAPE = {
     "BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "Sigmoid", "Tanh",
-    "Clip", "Cast", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Transpose",
-    "InstanceNormalization", "GroupNormalization", "Elu", "Selu", "HardSigmoid", "HardSwish",
-    "Softmax", "Concat", "Slice", "Split", "Pad",
+    "Clip", "Cast", "InstanceNormalization", "GroupNormalization", "Elu", "Selu", "HardSigmoid",
+    "HardSwish", "Softmax",
+}  # fmt: skip
+ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
+SAME_RANK = SAME_SHAPE | {
+    "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Transpose", "Concat", "Slice",
+    "Split", "Pad",
 }  # fmt: skip
 
 
@@ -46,16 +51,40 @@ class Facts:
         return found.integers()
 
     def dims(self, value: Value | None) -> Dims | None:
-        """The shape of a value, or None where not even the rank is known."""
-        return None if value is None else value.shape
+        """The shape of a value, or None where not even the rank is known.
+
+        Inference is sometimes silent in subgraphs: then from what keeps the shape of its input,
+        and from arithmetic with constants.
+        """
+        stretched: list[tuple[int, ...]] = []
+        for _ in range(64):
+            if value is None or value.shape is not None:
+                break
+            node = value.producer
+            if node is None or value is not node.output():
+                return None
+            if node.op in SAME_SHAPE:
+                value = node.input(0)
+                continue
+            constants = [self.constants.get(operand) for operand in node.inputs]
+            known = [c.shape for c in constants if c is not None and not c.any_shape]
+            if node.op not in ARITHMETIC or node.opset < 7 or len(known) != 1:
+                return None
+            stretched += known
+            value = node.inputs[0 if constants[0] is None else 1]
+        dims = None if value is None else value.shape
+        for shape in reversed(stretched):
+            dims = None if dims is None else shapes.broadcast(dims, shape)
+        return dims
 
     def rank(self, value: Value | None) -> int | None:
         """The rank of a value; where inference is silent, from the weights of its producers."""
         for _ in range(64):
             if value is None:
                 return None
-            if value.shape is not None:
-                return len(value.shape)
+            dims = self.dims(value)
+            if dims is not None:
+                return len(dims)
             node = value.producer
             if node is None:
                 return None

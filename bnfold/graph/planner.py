@@ -14,8 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from bnfold.affine import Affine
 from bnfold.graph.constants import FLOATS
 from bnfold.graph.facts import Facts
@@ -23,7 +21,6 @@ from bnfold.graph.index import Node, Use, Value
 from bnfold.graph.plan import Answer, Bypass, Edit, Plan, Refusal, SetConstant, Step, dense
 from bnfold.graph.rules import RULES
 from bnfold.graph.sites import Site
-from bnfold.lazy import round_to
 from bnfold.report import Reason
 
 __all__ = ["plan_backward", "plan_forward"]
@@ -31,6 +28,7 @@ __all__ = ["plan_backward", "plan_forward"]
 MAX_ALTERNATIVES = 32
 MAX_NODES = 4096
 SHAPE_ONLY = ("Shape", "Size")
+SELECTIONS = ("Slice", "Gather", "Split")
 
 
 @dataclass(eq=False)
@@ -43,6 +41,7 @@ class _Search:
     steps: list[tuple[Node, Step]] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     visited: set[Node] = field(default_factory=set)
+    merged: set[Value] = field(default_factory=set)
 
     def copy(self) -> _Search:
         covered = {value: set(uses) for value, uses in self.covered.items()}
@@ -53,6 +52,7 @@ class _Search:
             list(self.steps),
             list(self.edits),
             set(self.visited),
+            set(self.merged),
         )
 
 
@@ -138,9 +138,7 @@ class _Walk(ABC):
 
     def _plan(self, search: _Search) -> Plan | Refusal:
         plan = Plan(self.direction)
-        # where a site applies to a constant, the constant changes before the site goes
-        own = [edit for edit in search.edits if edit.node is self.site.members[0][0]]
-        plan.edits = own + [Bypass(node, index) for node, index in reversed(self.site.members)]
+        plan.edits = [Bypass(node, index) for node, index in reversed(self.site.members)]
         gain = self.site.cost
         for node, step in search.steps:
             gain -= step.cost
@@ -149,11 +147,15 @@ class _Walk(ABC):
                 plan.into.append(node)
             elif not any(isinstance(edit, Bypass) for edit in step.edits):
                 plan.through.append(node)
-        plan.edits += [edit for edit in search.edits if edit not in own]
+        gone = {edit.node for edit in plan.edits if isinstance(edit, Bypass)}
+        # the constant that a node applies to changes before the node goes
+        own = [edit for edit in search.edits if edit.node in gone]
+        plan.edits = [*own, *plan.edits, *(edit for edit in search.edits if edit.node not in gone)]
         plan.into = list(dict.fromkeys(plan.into))
         plan.changed = list(search.affines)
         plan.gain = gain
-        plan.constant = self.site.input.name if own else ""
+        of_constant = self.facts.constants.get(self.site.input) is not None
+        plan.constant = self.site.input.name if of_constant else ""
         if gain <= 0:
             return Refusal(
                 Reason.NO_GAIN,
@@ -186,6 +188,8 @@ class _Backward(_Walk):
             return Refusal(Reason.GRAPH_OUTPUT, f'"{value.name}" is named outside the nodes')
         for use in value.uses:
             if use in search.covered[value]:
+                if value in search.merged and not self._keeps_to_demand(use, value, search):
+                    return _two_affines(value)
                 continue
             if use.node.scope is not value.scope:
                 return Refusal(
@@ -195,11 +199,28 @@ class _Backward(_Walk):
                 return Refusal(Reason.FAN_OUT, f'"{value.name}" is also used by "{use.node.name}"')
         return None
 
+    def _keeps_to_demand(self, use: Use, value: Value, search: _Search) -> bool:
+        """True if what a selection reads of a merged demand is what its outputs demand."""
+        if use.node.op not in SELECTIONS or use.index != 0:
+            return False
+        rule = RULES[use.node.op]
+        answer = rule.forward(use.node, {0: search.affines[value]}, self.facts)  # type: ignore[misc]
+        if isinstance(answer, Refusal):
+            return False
+        for index, output in enumerate(use.node.outputs):
+            if output is None:
+                continue
+            read = answer[0].passes[index]
+            wanted = search.affines.get(output)
+            if not (read.is_identity if wanted is None else read.same_as(wanted)):
+                return False
+        return True
+
     def _reads_what_stays(self, use: Use, affine: Affine) -> bool:
         """A slice of other channels does not see the change, and a shape does not change."""
         if use.node.op in SHAPE_ONLY:
             return True
-        if use.node.op not in ("Slice", "Gather", "Split") or use.index != 0:
+        if use.node.op not in SELECTIONS or use.index != 0:
             return False
         rule = RULES[use.node.op]
         answer = rule.forward(use.node, {0: affine}, self.facts) if rule.forward else ()
@@ -218,9 +239,12 @@ class _Backward(_Walk):
             return Refusal(Reason.CAPTURED, f'"{value.name}" comes from outside the subgraph')
         known = search.affines.get(value)
         if known is not None and not known.same_as(affine):
-            return Refusal(
-                Reason.FAN_OUT, f'"{value.name}" would have to take on two different affines'
-            )
+            # selections leave alone what they do not select: _keeps_to_demand has the last word
+            merged = known.merged(affine)
+            if merged is None:
+                return _two_affines(value)
+            search.affines[value] = merged
+            search.merged.add(value)
         search.affines.setdefault(value, affine)
         search.covered.setdefault(value, set()).add(Use(node, index))
         producer = value.producer
@@ -248,13 +272,16 @@ class _Backward(_Walk):
             return Refusal(
                 Reason.NOT_PER_CHANNEL, f'a constant of "{node.name}" would have to grow'
             )
-        if not np.isfinite(round_to(new, dtype).astype(np.float64)).all():
-            return Refusal(Reason.OVERFLOW, f'a constant of "{node.name}" would overflow')
-        search.edits.append(
-            SetConstant(node, index, dense(new, dtype), constant.elem_type, "constant")
-        )
+        data = dense(new, dtype)
+        if data.out_of_range() is not None:
+            return Refusal(Reason.OVERFLOW, f'a constant of "{node.name}" would leave its range')
+        search.edits.append(SetConstant(node, index, data, constant.elem_type, "constant"))
         search.steps.append((node, Step(absorbs=True)))
         return None
+
+
+def _two_affines(value: Value) -> Refusal:
+    return Refusal(Reason.FAN_OUT, f'"{value.name}" would have to take on two different affines')
 
 
 class _Forward(_Walk):
@@ -278,6 +305,8 @@ class _Forward(_Walk):
         """Every consumer of ``value`` must take what is pending on it."""
         if value.is_output:
             return Refusal(Reason.GRAPH_OUTPUT, f'"{value.name}" is an output of the graph')
+        if value.is_protected:
+            return Refusal(Reason.GRAPH_OUTPUT, f'"{value.name}" is named outside the nodes')
         search.affines[value] = affine
         for use in value.uses:
             if use.node.scope is not value.scope:

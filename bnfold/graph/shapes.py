@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, TypeProto
 from bnfold.affine import Affine, Float64
 from bnfold.graph.index import Graph, Scope, Value
 
-__all__ = ["Dims", "infer", "reshape"]
+__all__ = ["Dims", "broadcast", "infer", "reshape"]
 
 Dims = tuple[int | str, ...]
 Group = tuple[range, range]
@@ -110,6 +110,19 @@ def _dim(dim: Any) -> int | str | None:
     if dim.HasField("dim_value"):
         return int(dim.dim_value) if dim.dim_value >= 0 else None
     return str(dim.dim_param) or None
+
+
+def broadcast(dims: Dims, constant: tuple[int, ...]) -> Dims:
+    """The shape of a tensor combined with a constant; a length that meets n > 1 can only be 1 or n.
+
+    Args:
+        dims: Shape of the tensor.
+        constant: Shape of the constant.
+    """
+    rank = max(len(dims), len(constant))
+    left = (1,) * (rank - len(dims)) + dims
+    right = (1,) * (rank - len(constant)) + constant
+    return tuple(b if b != 1 else a for a, b in zip(left, right, strict=True))
 
 
 def reshape(affine: Affine, source: Dims, target: Dims) -> Affine | None:

@@ -96,6 +96,7 @@ class Builder:
     names: set[str] = field(default_factory=set)
     constants: dict[tuple[Any, ...], list[str]] = field(default_factory=dict)
     depth: int = 0
+    straight: int = 75
 
     # --- choices
 
@@ -114,7 +115,7 @@ class Builder:
 
     def tensor(self) -> Tensor:
         """A tensor to go on with: mostly the newest."""
-        found = self.pool[-1] if self.chance(75) else self.pick(self.pool)
+        found = self.pool[-1] if self.chance(self.straight) else self.pick(self.pool)
         assert isinstance(found, Tensor)
         return found
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from onnx import GraphProto, TensorProto, helper
 
 from tests.generate.absorbers import MAX_SIZE, pointwise, size, spatial
 from tests.generate.builder import Builder, Tensor, static
-from tests.generate.sites import SITES, batchnorm, broadcast, denominator, over
+from tests.generate.sites import SITES, batchnorm, broadcast, denominator, operand_shape, over
 
 
 def activation(b: Builder, x: Tensor) -> Tensor:
@@ -20,6 +21,71 @@ def prelu(b: Builder, x: Tensor) -> Tensor | None:
         return None
     shape = b.pick([(1,), (x.length(1), *(1,) * (x.rank - 2))])
     return b.node("PRelu", [x, b.constant(b.normal(*shape), hint="a")], x.shape)
+
+
+def clip(b: Builder, x: Tensor) -> Tensor:
+    """Clip at both ends, at one, at none: with 0 it is a Relu."""
+    low, high = b.pick([None, 0.0, 0.0, -1.0]), b.pick([None, None, 0.0, 6.0])
+    if low == high == 0.0:
+        high = None
+    if b.opset < 11:
+        return b.node("Clip", [x], x.shape, min=low, max=high)
+    inputs: list[Tensor | str] = [x]
+    inputs += [
+        "" if bound is None else b.hold("o", np.array(bound, b.dtype)) for bound in (low, high)
+    ]
+    while inputs[-1] == "":
+        inputs.pop()
+    return b.node("Clip", inputs, x.shape)
+
+
+def choose_constant(b: Builder, x: Tensor) -> Tensor | None:
+    """Max, Min or Where with a constant, often zero."""
+    shape = operand_shape(b, x)
+    result = None if shape is None or b.opset < 9 else broadcast(x.shape, shape)
+    if shape is None or result is None:
+        return None
+    values = b.normal(*(dim.length for dim in shape)) * b.pick([0.0, 0.0, 1.0])
+    other = Tensor(b.constant(values, hint="z"), shape, b.kind)
+    op = b.pick(["Max", "Min", "Where"])
+    if op == "Where":
+        return _where(b, *((x, other) if b.chance(50) else (other, x)))
+    return b.node(op, [x, other] if b.chance(50) else [other, x], result)
+
+
+def recurrent(b: Builder, x: Tensor) -> Tensor | None:
+    """A recurrent layer that reads the sequence."""
+    if x.rank != 3 or not x.has(2) or b.kind != TensorProto.FLOAT or b.opset < 7:
+        return None
+    op, gates = b.pick([("RNN", 1), ("GRU", 3), ("LSTM", 4)])
+    hidden, features, ways = b.small(1, 3), x.length(2), b.small(1, 2)
+    inputs: list[Tensor | str] = [
+        x,
+        b.constant(b.normal(ways, gates * hidden, features) * 0.5, hint="w"),
+        b.constant(b.normal(ways, gates * hidden, hidden) * 0.5, hint="r"),
+    ]
+    if b.chance(60):
+        inputs.append(b.constant(b.normal(ways, 2 * gates * hidden), hint="b"))
+    shape = (x.shape[0], static(ways), x.shape[1], static(hidden))
+    direction = "bidirectional" if ways == 2 else b.pick([None, "reverse"])
+    return b.node(op, inputs, shape, hidden_size=hidden, direction=direction)
+
+
+def parts(b: Builder, x: Tensor) -> Tensor | None:
+    """Slices of one tensor that go different ways and meet again, as in ShuffleNet."""
+    if x.rank < 2 or not x.has(1) or x.length(1) < 2 or b.opset < 10:
+        return None
+    middle = b.small(1, x.length(1) - 1)
+    pieces: list[Tensor] = []
+    for start, end in ((0, middle), (middle, x.length(1))):
+        shape = (x.shape[0], static(end - start), *x.shape[2:])
+        bounds = [b.integers([start]), b.integers([end]), b.integers([1])]
+        piece = b.node("Slice", [x, *bounds], shape)
+        for _ in range(b.small(0, 2)):
+            step = b.pick([pointwise, batchnorm, activation])(b, piece)
+            piece = step if step is not None and step.shape == piece.shape else piece
+        pieces.append(piece)
+    return b.node("Concat", pieces, x.shape, axis=1)
 
 
 def wall(b: Builder, x: Tensor) -> Tensor | None:
@@ -133,4 +199,7 @@ def if_(b: Builder, x: Tensor) -> Tensor | None:
     return b.node("If", [condition], x.shape, **graphs)
 
 
-MIXING = [*[combine] * 6, *[activation] * 3, prelu, per_sample, wall, if_]
+MIXING = [
+    *[combine] * 6, *[activation] * 3, clip, choose_constant, prelu, per_sample, recurrent, parts,
+    wall, if_,
+]  # fmt: skip

@@ -42,16 +42,19 @@ class Wishes:
 def random_model(rng: random.Random, wishes: Wishes | None = None) -> Case:
     """A legal model of a few nodes around batch normalizations, with feeds."""
     wishes = wishes or Wishes()
-    kinds = [TensorProto.DOUBLE] * 6 + [TensorProto.FLOAT] * 3
+    kinds = [TensorProto.DOUBLE] * 6 + [TensorProto.FLOAT] * 3 + [TensorProto.FLOAT16]
     kind = wishes.kind or kinds[rng.randint(0, len(kinds) - 1)]
     opset = wishes.opset or OPSETS[rng.randint(0, len(OPSETS) - 1)]
+    if kind == TensorProto.BFLOAT16:
+        opset = 22  # before that Conv did not know the type
     ir = 3 if rng.randint(0, 9) == 0 else 8 if opset < 21 else 10
     data = np.random.default_rng(rng.randint(0, 1 << 30))
     symbols = {"N": (3, 1, 2), "H": (5, 6, 4), "W": (4, 3, 7)}
     b = Builder(rng, kind, opset, ir, data, symbols)
     for _ in range(rng.randint(1, 2)):
         b.add_input(_input_shape(b))
-    for _ in range(wishes.steps or rng.randint(2, 11)):
+    b.straight = rng.choice([50, 75, 90, 97])
+    for _ in range(wishes.steps or rng.choice([2, 3, 4, 5, 6, 8, 10, 14])):
         _step(b)
     return b.finish(_outputs(b), overridable=_overridable(b))
 

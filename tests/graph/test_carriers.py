@@ -79,7 +79,7 @@ BACKWARD: dict[str, tuple[str, dict[str, object], str | None]] = {
     "sum-three": ("d = Conv(x, w2)  e = Conv(x, w3)  p = Sum(c, d, e)", {}, None),
     "add-an-input": ("p = Add(c, z)", {}, "graph_input"),
     "add-itself-linear": ("p = Add(c, c)", LINEAR, None),
-    "add-itself-shifted": ("p = Add(c, c)", {}, "fan_out"),
+    "add-itself-shifted": ("p = Add(c, c)", {}, None),
     "add-broadcast-gate": ("d = Conv(x, w2)  g = GlobalAveragePool(d)  p = Add(c, g)", {}, None),
     "squeeze-and-excite": ("d = Conv(x, w2)  g = Sigmoid(d)  p = Mul(c, g)", LINEAR, None),
     "squeeze-and-excite-shifted": ("d = Conv(x, w2)  g = Sigmoid(d)  p = Mul(c, g)", {}, "nonlinear"),

@@ -37,7 +37,8 @@ def _clip(node: Node, affines: Mapping[int, Affine], facts: Facts) -> Answer:
     else:
         bounds = (_bound(node, 1, -math.inf, facts), _bound(node, 2, math.inf, facts))
     # opset 6 spells "no bound" as the largest float32
-    open_ended = [abs(bound) >= _LARGEST or bound == 0.0 for bound in bounds]
+    low, high = bounds
+    open_ended = (low <= -_LARGEST or low == 0.0, high >= _LARGEST or high == 0.0)
     if not all(open_ended):
         return Refusal(Reason.NONLINEAR, f'Clip "{node.name}" does not let it pass')
     return _homogeneous(node, affines, facts)

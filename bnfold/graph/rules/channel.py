@@ -95,9 +95,11 @@ def _split_lengths(node: Node, axis: int, facts: Facts) -> list[int] | None:
         return list(given) if len(given) == len(node.outputs) else None
     if node.input(1) is not None:
         return None
-    lengths = [length_of(value, axis, facts) for value in node.outputs]
-    known = [length for length in lengths if length is not None]
-    return known if len(known) == len(lengths) else None
+    whole, parts = length_of(node.input(0), axis, facts), len(node.outputs)
+    if whole is None or parts == 0:
+        return None
+    each = -(-whole // parts)  # the last part is shorter where it does not come out even
+    return [min(each, max(whole - each * index, 0)) for index in range(parts)]
 
 
 # --- Slice and Gather: selections
@@ -173,7 +175,7 @@ def _select_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) ->
     if cut is None:
         return unknown_length(node, 0)
     value = node.inputs[0]
-    shared = value is not None and len(value.uses) > 1
+    shared = value is not None and len(value.uses) > 1 and facts.constants.get(value) is None
     for axis in sorted(cut):
         if axis not in demand.axes and not shared:
             continue  # the same to every element, so whichever are selected
@@ -232,7 +234,9 @@ def _gather_axis_back(node: Node, demand: Affine, rank: int, facts: Facts) -> Af
         return demand
     if indices == 0:
         return demand.expand_dims([axis])
-    return unknown_length(node, axis)
+    if indices is None or not demand.axes.isdisjoint(range(axis, axis + indices)):
+        return unknown_length(node, axis)
+    return demand.squeeze(range(axis + 1, axis + indices))
 
 
 _SELECT = Rule(

@@ -24,7 +24,6 @@ from bnfold.graph.constants import FLOATS, Constant
 from bnfold.graph.facts import Facts, fit
 from bnfold.graph.index import Node, Value
 from bnfold.graph.plan import Answer, Bypass, Refusal, Rule, SetConstant, Step, dense
-from bnfold.lazy import round_to
 from bnfold.report import Reason
 
 __all__ = ["RULES", "ConstantOperand", "constant_operand"]
@@ -216,9 +215,11 @@ def _with_constant(
     while new.ndim - drop > operand.constant.data.ndim and new.shape[drop] == 1:
         drop += 1
     new = new.reshape(new.shape[drop:])
-    if not np.isfinite(round_to(new, FLOATS[kind]).astype(np.float64)).all():
+    data = dense(new, FLOATS[kind])
+    trouble = data.out_of_range()
+    if trouble == "overflows" or (trouble is not None and node.op == "Mul"):
         return None
-    edit = SetConstant(node, 1 - operand.index, dense(new, FLOATS[kind]), kind, "constant")
+    edit = SetConstant(node, 1 - operand.index, data, kind, "constant")
     keeps = {index: affine for index, affine in passes.items() if not affine.is_identity}
     return Step(passes=keeps, edits=[edit], absorbs=True)
 
@@ -244,10 +245,15 @@ def _sum_backward(node: Node, demand: Affine, facts: Facts) -> Answer:
             refusal = whole
         else:
             shifts[index] = whole
-    if len({id(value) for value in node.inputs}) < len(node.inputs) and not demand.is_linear:
-        return Refusal(Reason.FAN_OUT, f'"{node.name}" reads one tensor twice')
     if demand.is_linear:
         return [Step(passes=scales)]
+    counts = [node.inputs.count(value) for value in node.inputs]
+    if min(counts) == len(counts) > 1 and node.op != "Sub":  # each x of x + x takes t / 2
+        each = Affine.of(demand.scale, demand.offset / len(counts))
+        return [Step(passes=dict.fromkeys(scales, each))]
+    shifts = {index: whole for index, whole in shifts.items() if counts[index] == 1}
+    if not shifts and refusal is None:
+        refusal = Refusal(Reason.FAN_OUT, f'"{node.name}" reads one tensor twice')
     if not shifts:
         assert refusal is not None  # noqa: S101 - no operand could take the shift
         return refusal

@@ -17,7 +17,7 @@ import numpy as np
 
 from bnfold.affine import Affine, Float64
 from bnfold.graph.constants import FLOATS
-from bnfold.graph.facts import Facts
+from bnfold.graph.facts import Facts, fit
 from bnfold.graph.index import Node
 from bnfold.graph.plan import (
     Answer,
@@ -77,6 +77,8 @@ def _gemm_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> A
         return affine
     scaled = weight.scaled(_along(affine.scale, axis, 2))
     whole = affine.map(lambda vector: _along(vector, owned, 2))
+    if _adds_computed(node, facts):
+        return scaled if isinstance(scaled, Refusal) else _through_bias(node, scaled, whole, facts)
     shifted = _gemm_bias(node, weight, whole, facts)
     for edits in (scaled, shifted):
         if isinstance(edits, Refusal):
@@ -108,6 +110,24 @@ def _gemm_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> An
         if isinstance(edits, Refusal):
             return edits
     return [Step(edits=(*scaled, *shifted), absorbs=True)]  # type: ignore[misc]
+
+
+def _adds_computed(node: Node, facts: Facts) -> bool:
+    """True if C is computed by other nodes: a residual connection."""
+    value = node.input(2)
+    computed = value is not None and value.producer is not None
+    return computed and facts.constants.get(value) is None and node.opset >= 7
+
+
+def _through_bias(node: Node, scaled: Sequence[Edit], affine: Affine, facts: Facts) -> Answer:
+    """S (alpha A B + beta C) + t = alpha A (B s) + beta (s C + t / beta)."""
+    value, beta = node.inputs[2], node.attribute("beta", 1.0)
+    if value is None or beta == 0.0:
+        return facts.not_constant(node, 2, "bias")
+    demand = fit(Affine.of(affine.scale, affine.offset / beta), value, facts, node)
+    if isinstance(demand, Refusal):
+        return demand
+    return [Step(passes={2: demand}, edits=scaled, absorbs=True)]
 
 
 def _gemm_bias(node: Node, weight: Weight, affine: Affine, facts: Facts) -> Answer | list[Edit]:
@@ -211,6 +231,8 @@ def _with_shift(
         return not_per_channel(node, -1)
     flat = shift.reshape(-1) if shift.shape[0] == 1 else shift
     data = dense(flat, FLOATS[weight.elem_type])
+    if data.out_of_range() == "overflows":
+        return Refusal(Reason.OVERFLOW, f'the type of "{node.name}" cannot hold the shift')
     return [Step(edits=[*scaled, AppendAdd(node, data, weight.elem_type)], absorbs=True, cost=1)]
 
 

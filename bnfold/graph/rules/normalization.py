@@ -21,6 +21,7 @@ from bnfold.graph.rules.parameters import (
     not_per_channel,
     read_weight,
     store_bias,
+    store_scale,
     vectors,
 )
 from bnfold.report import Reason
@@ -92,15 +93,17 @@ def _layer_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> 
         return Refusal(Reason.NONLINEAR, f'"{node.name}" also returns its statistics')
     inner = demand.map(lambda array: array.reshape(array.shape[first:]))
     gamma = scale.float64 * inner.scale
-    if gamma.shape != scale.shape:
-        return not_per_channel(node, first)
     old: Float64 = np.zeros(scale.shape)
     if node.input(2) is not None:
         bias = read_weight(node, 2, facts)
         if isinstance(bias, Refusal):
             return bias
         old = bias.float64
-    beta = np.broadcast_to(inner.apply(old), scale.shape)
+    beta = inner.apply(old)
+    shape = np.broadcast_shapes(gamma.shape, beta.shape)
+    if shape != scale.shape and shape != (facts.dims(node.input(0)) or ())[first:]:
+        return not_per_channel(node, first)
+    gamma, beta = np.broadcast_to(gamma, shape), np.broadcast_to(beta, shape)
     absent = node.input(2) is None and not beta.any()
     return _store(node, 1, None if absent else 2, gamma, beta, scale.elem_type)
 
@@ -115,10 +118,10 @@ def _store(
     node: Node, scale_at: int, bias_at: int | None, gamma: Float64, beta: Float64, kind: int
 ) -> Refusal | list[Step]:  # fmt: skip
     edits: list[Edit] = []
-    for index, values in ((scale_at, gamma), (bias_at, beta)):
+    for index, values, store in ((scale_at, gamma, store_scale), (bias_at, beta, store_bias)):
         if index is None:
             continue
-        stored = store_bias(node, index, np.ascontiguousarray(values), kind)
+        stored = store(node, index, np.ascontiguousarray(values), kind)
         if isinstance(stored, Refusal):
             return stored
         edits += stored

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from onnx import TensorProto
 
 from bnfold.affine import Affine, Float64
 from bnfold.graph.constants import FLOATS
@@ -127,13 +128,16 @@ def _set_pad_value(
 ) -> Refusal | list[SetAttributes | SetConstant]:
     if new == old:
         return []
-    if node.opset < 11:
-        return [SetAttributes(node, {"value": new})]
-    constant = facts.constant(node.input(2))
+    constant = facts.constant(node.input(2)) if node.opset >= 11 else None
     value = node.input(0)
     kind = constant.elem_type if constant is not None else 0 if value is None else value.elem_type
     dtype = FLOATS.get(kind)
-    if dtype is None or not np.isfinite(float(round_to(np.asarray(new), dtype))):
+    fits = dtype is not None and np.isfinite(float(round_to(np.asarray(new), dtype)))
+    if node.opset < 11 and fits:  # an attribute is a float32, whatever the data is
+        fits = kind != TensorProto.DOUBLE or float(np.float32(new)) == new
+        if fits:
+            return [SetAttributes(node, {"value": new})]
+    if dtype is None or not fits:
         return Refusal(Reason.OVERFLOW, f'the type of "{node.name}" cannot hold the value {new:g}')
     return [SetConstant(node, 2, dense(new, dtype), kind, "value")]
 

@@ -230,6 +230,17 @@ def store_bias(node: Node, index: int, values: Float64, elem_type: int) -> Seque
     return (SetConstant(node, index, dense(values, dtype), elem_type, "bias"),)
 
 
+def store_scale(
+    node: Node, index: int, values: Float64, elem_type: int
+) -> Sequence[Edit] | Refusal:
+    """The edit that stores a vector of factors, unless its type cannot hold it or loses it."""
+    data = dense(values, FLOATS[elem_type])
+    trouble = data.out_of_range()
+    if trouble is not None:
+        return _range_refusal(node, "scale", trouble, elem_type)
+    return (SetConstant(node, index, data, elem_type, "scale"),)
+
+
 def read_bias(node: Node, index: int, length: int, kind: int, facts: Facts) -> Bias | Refusal:
     """The bias vector at one input of a node, or why it cannot be changed.
 

@@ -89,6 +89,7 @@ def _resize(node: Node, affine: Affine, facts: Facts) -> Refusal | None:
 
 _COORDINATES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
+    "tf_half_pixel_for_nn",
 )  # fmt: skip
 
 
