@@ -97,9 +97,10 @@ def unsqueeze(b: Builder, x: Tensor) -> Tensor | None:
     dims = list(x.shape)
     for axis in sorted(axes):
         dims.insert(axis, static(1))
-    if b.kind != TensorProto.FLOAT:
+    exact = b.kind == TensorProto.FLOAT or b.opset >= 13
+    if not exact:
         axes.sort()  # the reference evaluator inserts them one by one as they come
-    if b.opset >= 11 and b.chance(30):
+    if exact and b.opset >= 11 and b.chance(30):
         axes = [axis - len(dims) for axis in axes]
     return _with_axes(b, "Unsqueeze", x, tuple(dims), axes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from tests.generate.absorbers import MAX_SIZE, size, spatial
 from tests.generate.builder import Builder, Dim, Tensor, static
@@ -57,6 +58,8 @@ def pool(b: Builder, x: Tensor) -> Tensor | None:
     pads = [0] * 2 * axes
     if b.chance(40):
         pads = [b.small(0, kernel[i % axes] - 1) for i in range(2 * axes)]
+    if any(pads) and b.kind != TensorProto.FLOAT:
+        ceil = None  # the reference evaluator, which runs what is not float, has it wrong
     dims: list[Dim] = []
     for i, dim in enumerate(x.shape[2:]):
         before, both = pads[i], pads[i] + pads[axes + i]
