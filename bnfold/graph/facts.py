@@ -19,6 +19,7 @@ SAME_SHAPE = {
     "Clip", "Cast", "InstanceNormalization", "GroupNormalization", "Elu", "Selu", "HardSigmoid",
     "HardSwish", "Softmax",
 }  # fmt: skip
+CONVOLUTIONS = {"Conv", "ConvTranspose"}
 ARITHMETIC = {"Add", "Sub", "Mul", "Div"}
 SAME_RANK = SAME_SHAPE | {
     "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Transpose", "Concat", "Slice",
@@ -61,8 +62,8 @@ class Facts:
             if value is None or value.shape is not None:
                 break
             node = value.producer
-            if node is None or value is not node.output():
-                return None
+            if node is None or value is not node.output() or node.op in CONVOLUTIONS:
+                break
             if node.op in SAME_SHAPE:
                 value = node.input(0)
                 continue
@@ -73,9 +74,25 @@ class Facts:
             stretched += known
             value = node.inputs[0 if constants[0] is None else 1]
         dims = None if value is None else value.shape
+        if value is not None and dims is None:
+            dims = self._dims_of_weight(value)
         for shape in reversed(stretched):
             dims = None if dims is None else shapes.broadcast(dims, shape)
         return dims
+
+    def _dims_of_weight(self, value: Value) -> Dims | None:
+        """The shape of what a convolution computes: its channels, and lengths of its own."""
+        node = value.producer
+        if node is None or node.op not in CONVOLUTIONS or value is not node.output():
+            return None
+        weight = self.constants.get(node.input(1))
+        if weight is None or weight.any_shape or len(weight.shape) < 3:
+            return None
+        channels, group = weight.shape[0], node.attribute("group", 1)
+        if node.op == "ConvTranspose":
+            channels = weight.shape[1] * group
+        spatial = (f"?{node.scope.label}.{value.name}.{i}" for i in range(2, len(weight.shape)))
+        return (f"?{node.scope.label}.{value.name}.0", channels, *spatial)
 
     def rank(self, value: Value | None) -> int | None:
         """The rank of a value; where inference is silent, from the weights of its producers."""

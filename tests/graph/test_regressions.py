@@ -122,6 +122,18 @@ def test_case(name: str) -> None:
     assert_fold(build(text), folded=folded, kept=kept, ops=ops)
 
 
+def test_channels_of_a_convolution_in_a_body_where_inference_is_silent() -> None:
+    model = build(
+        """g (float[N,3,6,5] x, bool b) => (float[M,4,P,Q] y)
+        <float[12] w, int64[4] s={4,3,1,1}, float[4,1,1] k>
+        { y = If(b)<
+            then_branch = t () => (float[?,?,?,?] u) { v = Reshape(w, s)  c = Conv(x, v)  u = Mul(c, k) },
+            else_branch = e () => (float[?,?,?,?] u2) { v2 = Reshape(w, s)  u2 = Conv(x, v2) }> }""",
+        opset=13,
+    )
+    assert_fold(model, folded=["u"], sizes={"N": 2})
+
+
 def test_channels_that_only_a_parameter_tells() -> None:
     model = build(
         f"""g (double[N,C,6,5] x) => (double[N,6,4,3] y)
