@@ -29,6 +29,7 @@ __all__ = ["Editor"]
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 UNIFORM_FROM = 1024
+RELEASE_FROM = 1 << 25
 FRESH_SUFFIX = "_folded"
 
 
@@ -45,6 +46,7 @@ class Editor:
         self.graph = graph
         self.constants = constants
         self.tensors = tensors
+        self._read = 0
         self._made: dict[Value, None] = {}
         self._copies: dict[Value, list[Value]] = {}
         self._dead: list[Value | None] = []
@@ -61,6 +63,16 @@ class Editor:
             if value.scope.values.get(name) is value and value.name == name:
                 self.graph.rename(value, self.graph.fresh(f"{name}{FRESH_SUFFIX}"))
         self._sweep()
+        self._release(constants)
+
+    def _release(self, constants: Sequence[SetConstant]) -> None:
+        """Give back the pages of the weights whose range the plan has looked at."""
+        self._read += sum(
+            edit.data.base.nbytes for edit in constants if isinstance(edit.data, Scaled)
+        )
+        if self._read > RELEASE_FROM:
+            self.tensors.release()
+            self._read = 0
 
     def _apply(self, edit: Edit, plan: Plan, constants: Sequence[SetConstant]) -> None:
         match edit:
