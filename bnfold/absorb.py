@@ -59,9 +59,7 @@ def conv_input_scale(s: Float64, out_channels: int, groups: int, rank: int) -> F
     Returns:
         (M, C/g, 1...), or (1, C, 1...) for one group.
     """
-    per_group = s.reshape(groups, -1)
-    rows = per_group if groups == 1 else np.repeat(per_group, out_channels // groups, axis=0)
-    return rows.reshape(*rows.shape, *([1] * (rank - 2)))
+    return _rows_of_groups(s, out_channels, groups, rank)
 
 
 def conv_input_shift(weight: Float64, t: Float64, groups: int) -> Float64:
@@ -93,9 +91,7 @@ def conv_transpose_output_scale(s: Float64, in_channels: int, groups: int, rank:
     Returns:
         (C, M/g, 1...), or (1, M, 1...) for one group.
     """
-    per_group = s.reshape(groups, -1)
-    rows = per_group if groups == 1 else np.repeat(per_group, in_channels // groups, axis=0)
-    return rows.reshape(*rows.shape, *([1] * (rank - 2)))
+    return _rows_of_groups(s, in_channels, groups, rank)
 
 
 def conv_transpose_input_scale(s: Float64, rank: int) -> Float64:
@@ -117,3 +113,11 @@ def conv_transpose_input_shift(weight: Float64, t: Float64, groups: int) -> Floa
     grouped = weight.reshape(groups, -1, weight.shape[1])
     added: Float64 = np.einsum("gcm,gc->gm", grouped, t.reshape(groups, -1)).reshape(-1)
     return added
+
+
+def _rows_of_groups(s: Float64, rows: int, groups: int, rank: int) -> Float64:
+    """Give every row of a weight the part of ``s`` that belongs to its group."""
+    parts = s.reshape(groups, -1)
+    if groups > 1:
+        parts = np.repeat(parts, rows // groups, axis=0)
+    return parts.reshape(*parts.shape, *([1] * (rank - 2)))
