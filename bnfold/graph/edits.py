@@ -100,6 +100,7 @@ class Editor:
         if fixed and (result.is_output or result.is_protected):
             self._become_identity(node, edit.index)
             return
+        source.shape = source.shape if source.shape is not None else result.shape
         readers = list(result.uses)
         for use in readers:
             self.graph.connect(use.node, use.index, source)

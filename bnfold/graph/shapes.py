@@ -34,7 +34,7 @@ def infer(graph: Graph) -> None:
         for dim in info.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value") and not dim.dim_param:
                 dim.dim_param = next(unknown)
-    _give_integers(copy.graph, {})
+    _help(copy.graph, {})
     try:
         inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
     except Exception:  # noqa: BLE001 - whatever inference dislikes only costs knowledge
@@ -48,21 +48,28 @@ def infer(graph: Graph) -> None:
     _substitute(graph, dict(_channels(graph.main)))
 
 
-def _give_integers(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
-    """Inference does not see the initializers outside a body, so a Reshape there tells nothing."""
+def _help(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
+    """Give inference what it lacks, in its own copy of the graph.
+
+    It does not see the initializers outside a body, so a Reshape there would tell nothing.
+    """
     known = dict(outer)
     known.update((t.name, t) for t in graph.initializer if t.data_type == TensorProto.INT64)
     for node in graph.node:
+        if node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx"):
+            # inference knows nothing of it, and so of nothing behind it
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             known[node.output[0]] = node.attribute[0].t
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 captured = {name for each in inner.node for name in each.input} & known.keys()
                 for name in sorted(captured):
-                    if known[name].data_type == TensorProto.INT64:
+                    if known[name].data_type == TensorProto.INT64 and len(known[name].dims) < 2:
                         inner.initializer.add().CopyFrom(known[name])
                         inner.initializer[-1].name = name
-                _give_integers(inner, known)
+                _help(inner, known)
 
 
 def _channels(scope: Scope) -> Iterator[tuple[str, int]]:

@@ -113,6 +113,13 @@ CASES: dict[str, tuple[str, list[str], dict[str, str], list[str]]] = {
           y = BatchNormalization(p, gamma, beta, mean, var) }""",
         ["y"], {}, ["Conv", "Resize"],
     ),
+    "shapes-behind-a-group-normalization": (
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (double[N,4,6,5] x) => (double[?,4,?,?] y) <double[4] s, double[4] b, {P4}>
+        {{ c = GroupNormalization<num_groups=2>(x, s, b)  r = AveragePool<kernel_shape=[2,2]>(c)
+          n = BatchNormalization(r, gamma, beta, mean, var)  y = Sigmoid(n) }}""",
+        ["n"], {}, ["GroupNormalization", "AveragePool", "Sigmoid"],
+    ),
 }  # fmt: skip
 
 
