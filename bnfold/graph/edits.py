@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
@@ -22,7 +21,7 @@ from bnfold.graph.plan import (
     SetConstant,
 )
 from bnfold.graph.writeback import write_back
-from bnfold.lazy import Scaled
+from bnfold.lazy import Scaled, Unrounded
 from bnfold.store import ArraySource, LazyTensor, TensorStore
 
 __all__ = ["Editor"]
@@ -68,7 +67,7 @@ class Editor:
     def _release(self, constants: Sequence[SetConstant]) -> None:
         """Give back the pages of the weights whose range the plan has looked at."""
         self._read += sum(
-            edit.data.base.nbytes for edit in constants if isinstance(edit.data, Scaled)
+            edit.data.nbytes for edit in constants if isinstance(edit.data, Unrounded)
         )
         if self._read > RELEASE_FROM:
             self.tensors.release()
@@ -170,7 +169,7 @@ class Editor:
             self._copies.setdefault(old, []).append(new)
         self.graph.connect(node, index, new)
 
-    def _twin(self, old: Value | None, data: Scaled | NDArray[Any]) -> Value | None:
+    def _twin(self, old: Value | None, data: Unrounded | NDArray[Any]) -> Value | None:
         """A copy of a shared constant that an earlier plan has made and that holds the same."""
         copies = [] if old is None else self._copies.get(old, [])
         return next(
@@ -198,7 +197,7 @@ class Editor:
         return set(old.uses) <= same
 
     def _new_constant(
-        self, scope: Scope, base: str, data: Scaled | NDArray[Any], elem_type: int, reader: Node
+        self, scope: Scope, base: str, data: Unrounded | NDArray[Any], elem_type: int, reader: Node
     ) -> Value:
         value = self.graph.new_value(scope, base)
         self._store(value, data, elem_type)
@@ -211,10 +210,10 @@ class Editor:
             value.tensor = TensorProto(name=value.name, dims=data.shape, data_type=elem_type)
         return value
 
-    def _store(self, value: Value, data: Scaled | NDArray[Any], elem_type: int) -> None:
-        if isinstance(data, Scaled):
+    def _store(self, value: Value, data: Unrounded | NDArray[Any], elem_type: int) -> None:
+        if isinstance(data, Unrounded):
             value.lazy = data
-            self.constants.set(value, Constant(elem_type, data.base, data.scale))
+            self.constants.set(value, Constant.of(data, elem_type))
         else:
             value.lazy = ArraySource(data)
             self.constants.set(value, Constant(elem_type, data))
@@ -322,15 +321,7 @@ def _is_read(value: Value | None) -> bool:
 def _same_data(left: object, right: object) -> bool:
     if left is right:
         return True
-    if not isinstance(left, Scaled) or not isinstance(right, Scaled):
-        return False
-    if left.dtype != right.dtype or left.shape != right.shape:
-        return False
-    if left.base is not right.base and not np.array_equal(left.base, right.base):
-        return False
-    if left.scale is None or right.scale is None:
-        return left.scale is right.scale
-    return np.array_equal(left.scale, right.scale)
+    return isinstance(left, Unrounded) and isinstance(right, Unrounded) and left.same_as(right)
 
 
 def _set_attributes(node: Node, values: Any) -> None:

@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from bnfold.affine import Float64
 from bnfold.graph.index import Node
-from bnfold.lazy import Scaled, round_to
+from bnfold.lazy import Scaled, Unrounded, round_to
 
 __all__ = ["EVALUATORS", "FLOATS", "Constant", "Evaluator", "cast", "expand", "slice_of"]
 
@@ -40,12 +40,23 @@ class Constant:
         data: The values; floats may be in float64 whatever ``elem_type`` is. A view where possible.
         scale: float64 factor that a fold has already put on ``data``, or None.
         any_shape: True if every element equals the only one of ``data`` but the shape is unknown.
+        joined: What a merge has made of several weights, or None. ``data`` and ``scale`` have its
+            shape only then, and are NaN.
     """
 
     elem_type: int
     data: NDArray[Any]
     scale: Float64 | None = None
     any_shape: bool = False
+    joined: Unrounded | None = None
+
+    @staticmethod
+    def of(lazy: Unrounded, elem_type: int) -> Constant:
+        """The constant that a fold or a merge has made."""
+        if isinstance(lazy, Scaled):
+            return Constant(elem_type, lazy.base, lazy.scale)
+        nothing = np.broadcast_to(np.nan, lazy.shape)
+        return Constant(elem_type, nothing, np.full((1,) * len(lazy.shape), np.nan), joined=lazy)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,8 +73,10 @@ class Constant:
         """All values, unrounded, in float64."""
         return self.lazy().float64()
 
-    def lazy(self) -> Scaled:
-        """The tensor as base and scale, in its storage dtype (floats only)."""
+    def lazy(self) -> Unrounded:
+        """The tensor in its storage dtype, unrounded (floats only)."""
+        if self.joined is not None:
+            return self.joined
         return Scaled(self.data, self.scale, FLOATS[self.elem_type])
 
     def integers(self) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import Affine
-from bnfold.lazy import Scaled
+from bnfold.lazy import Scaled, Unrounded
 from bnfold.report import Reason
 
 if TYPE_CHECKING:
@@ -56,14 +56,14 @@ class SetConstant:
     Attributes:
         node: The node that reads it.
         index: Which input; one past the last adds an input.
-        data: The new values: float data as :class:`Scaled`, others as an array.
+        data: The new values: float data unrounded, others as an array.
         elem_type: ``TensorProto`` element type.
         role: Name of the parameter, from which a fresh name is formed.
     """
 
     node: Node
     index: int
-    data: Scaled | NDArray[Any]
+    data: Unrounded | NDArray[Any]
     elem_type: int
     role: str
 
