@@ -74,9 +74,19 @@ class NotEquivalentError(BnfoldError):
 
 
 class ProviderError(BnfoldError):
-    """An execution provider is missing, or did not run the work it was asked to run."""
+    """An execution provider is missing, or did not run the work it was asked to run.
+
+    Attributes:
+        checks: The comparisons that were complete by then.
+    """
 
     exit_code = 4
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, checks: tuple[CheckReport, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.checks = checks
 
 
 class MissingPackageError(ProviderError):

@@ -14,12 +14,20 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from bnfold import store
 from bnfold.errors import InputError
 
-__all__ = ["Array", "Model", "ModelLike", "ValueSpec", "interface_difference", "open_model"]
+__all__ = [
+    "Array",
+    "Model",
+    "ModelLike",
+    "ValueSpec",
+    "interface_difference",
+    "open_model",
+    "serialize",
+]
 
 ModelLike = str | os.PathLike[str] | bytes | onnx.ModelProto
 
@@ -100,6 +108,21 @@ class Model:
         return "" if self.path is None else str(self.path.parent)
 
 
+def serialize(model: onnx.ModelProto, role: str) -> bytes:
+    """Serialize a model.
+
+    Raises:
+        InputError: It is too large for that.
+    """
+    try:
+        return bytes(model.SerializeToString())
+    except (ValueError, DecodeError, EncodeError) as error:
+        raise InputError(
+            f"the {role}: the model is too large for protobuf ({error})",
+            hint="save it with external data and give its path",
+        ) from error
+
+
 def open_model(model: ModelLike, role: str) -> Model:
     """Open a model.
 
@@ -114,16 +137,8 @@ def open_model(model: ModelLike, role: str) -> Model:
     path: Path | None = None
     data: bytes | None = None
     if isinstance(model, onnx.ModelProto):
-        label = f"the {role}"
-        try:
-            data = model.SerializeToString()
-        except (ValueError, DecodeError) as error:
-            raise InputError(
-                f"{label}: the model is too large for protobuf ({error})",
-                hint="save it with external data and give its path",
-            ) from error
-        loaded = store.from_bytes(data)
-    elif isinstance(model, bytes):
+        model = serialize(model, role)
+    if isinstance(model, bytes):
         label, data, loaded = f"the {role}", model, store.from_bytes(model)
     else:
         path = Path(model)

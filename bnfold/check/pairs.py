@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bnfold.check.model import Array, Model
+from bnfold.check.providers import CPU, provider_name
+from bnfold.check.runtime import runtime_name
 from bnfold.check.sessions import (
-    LEVELS,
     REFERENCE_EVALUATOR,
+    UNOPTIMIZED,
     OrtRunner,
     ReferenceRunner,
     RunError,
     Runner,
     invalid,
-    runtime_name,
 )
-from bnfold.errors import ModelError
+from bnfold.errors import ModelError, ProviderError
 
 __all__ = ["NOT_COMPARABLE", "Pair", "open_pair"]
 
@@ -32,6 +33,7 @@ class Pair:
         candidate: What is to be proved equal to it.
         provider: Execution provider, or ``onnx.reference``.
         truth: The reference at the first level, ready to run.
+        deployment: The optimization level at which the models will be deployed.
         refusal: Why the runtime does not run the reference, so that the evaluator does; or None.
     """
 
@@ -39,12 +41,20 @@ class Pair:
     candidate: Model
     provider: str
     truth: Runner
+    deployment: str
     refusal: str | None = None
 
     @property
     def levels(self) -> tuple[str, ...]:
         """The optimization levels; the reference evaluator optimizes nothing."""
-        return LEVELS[:1] if self.provider == REFERENCE_EVALUATOR else LEVELS
+        if self.provider == REFERENCE_EVALUATOR or self.deployment == UNOPTIMIZED:
+            return (UNOPTIMIZED,)
+        return (UNOPTIMIZED, self.deployment)
+
+    @property
+    def nodes(self) -> dict[str, int] | None:
+        """Number of nodes of the reference by provider, or None where it is not known."""
+        return self.truth.nodes if isinstance(self.truth, OrtRunner) else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -74,15 +84,27 @@ class Pair:
         return OrtRunner(model, self.provider, level, overrides)
 
 
-def open_pair(reference: Model, candidate: Model, provider: str) -> Pair:
+def open_pair(reference: Model, candidate: Model, provider: str, deployment: str) -> Pair:
     """Make the reference ready: by the runtime, else by the ONNX reference evaluator.
+
+    Args:
+        reference: The original.
+        candidate: What is to be proved equal to it.
+        provider: From :func:`bnfold.check.providers.resolve_provider`.
+        deployment: Optimization level of the deployment.
 
     Raises:
         ModelError: Neither of the two runs the reference.
     """
     try:
-        return Pair(reference, candidate, provider, OrtRunner(reference, provider, LEVELS[0]))
+        truth = OrtRunner(reference, provider, UNOPTIMIZED)
+        return Pair(reference, candidate, provider, truth, deployment)
     except RunError as error:
+        if provider_name(provider) != CPU:
+            raise ProviderError(
+                f"{reference.label}: the original does not run on {provider}: {error}",
+                hint="use --provider cpu for this model",
+            ) from error
         try:
             evaluator = ReferenceRunner(reference)
         except RunError:
@@ -90,4 +112,4 @@ def open_pair(reference: Model, candidate: Model, provider: str) -> Pair:
                 f"{reference.label}: the original itself does not run on {provider}: {error}",
                 hint=NOT_COMPARABLE,
             ) from error
-        return Pair(reference, candidate, REFERENCE_EVALUATOR, evaluator, str(error))
+        return Pair(reference, candidate, REFERENCE_EVALUATOR, evaluator, UNOPTIMIZED, str(error))

@@ -7,10 +7,10 @@ feeds go in and values come out. A runtime's own log lines are silenced: what th
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,56 +18,58 @@ import onnx
 
 from bnfold.check.evaluator_ops import batch_normalization
 from bnfold.check.model import Model
-from bnfold.errors import InputError, MissingPackageError, ProviderError
+from bnfold.check.placement import nodes_per_provider, prove_placement
+from bnfold.check.providers import (
+    CPU,
+    native_messages,
+    not_started,
+    provider_name,
+    session_providers,
+    start_failure,
+)
+from bnfold.check.runtime import require_runtime
 
 __all__ = [
     "LEVELS",
     "REFERENCE_EVALUATOR",
+    "UNOPTIMIZED",
     "OrtRunner",
     "ReferenceRunner",
     "RunError",
     "Runner",
     "Value",
     "invalid",
-    "misplaced_nodes",
-    "require_runtime",
-    "resolve_provider",
-    "runtime_name",
 ]
 
 # A tensor, a sequence of values, a map, or None for an empty optional.
 Value = Any
 
 REFERENCE_EVALUATOR = "onnx.reference"
-LEVELS = ("disable_all", "default")
+# The level at which a runtime runs a model as it is written.
+UNOPTIMIZED = "disable_all"
+# Optimization levels by name; the runtime's own default is the highest.
+LEVELS = {
+    UNOPTIMIZED: "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "layout": "ORT_ENABLE_LAYOUT",
+    "default": "ORT_ENABLE_ALL",
+}
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _SILENT = 4  # ONNX Runtime's severity "fatal"
-
-# TF32 rounds the operands of every convolution to 10 bits, and the exhaustive algorithm search
-# picks by time: neither lets two sessions be compared.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"}
-
-# Operators that ONNX Runtime keeps on the CPU on purpose where they only compute shapes.
-_SHAPE_ARITHMETIC = frozenset(
-    {"Add", "And", "Cast", "Ceil", "Concat", "Constant", "ConstantOfShape", "Div", "Equal"}
-    | {"Expand", "Floor", "Gather", "Greater", "Identity", "Less", "Max", "Min", "Mod", "Mul"}
-    | {"Neg", "Not", "Or", "Range", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"}
-    | {"Reshape", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze"}
-    | {"Sub", "Transpose", "Unsqueeze", "Where"}
-)
+_NO_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc", re.IGNORECASE)
 
 
 class RunError(Exception):
     """A model could not be loaded by a runtime, or did not run; the message is one line.
 
     Attributes:
-        missing_kernel: True if the runtime has no implementation for an operator or a type.
+        out_of_memory: True if what was asked for is too large for the device.
     """
 
-    def __init__(self, message: str, *, missing_kernel: bool = False) -> None:
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
         super().__init__(message)
-        self.missing_kernel = missing_kernel
+        self.out_of_memory = out_of_memory
 
 
 class Runner(Protocol):
@@ -88,79 +90,18 @@ class Runner(Protocol):
         ...
 
 
-def require_runtime() -> Any:
-    """Import ONNX Runtime and return its module.
-
-    Raises:
-        MissingPackageError: It is not installed.
-        ProviderError: Both builds are installed. They own the same directory, so that which of
-            the two is imported depends on what was installed last.
-    """
-    builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)]
-    if len(builds) == 2:
-        raise ProviderError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other",
-            hint="pip uninstall -y onnxruntime onnxruntime-gpu, "
-            'then pip install "bnfold[gpu]" or "bnfold[cpu]"',
-        )
-    hint = 'pip install "bnfold[cpu]"'
-    try:
-        import onnxruntime  # noqa: PLC0415 - only a check needs the runtime
-    except ImportError as error:
-        raise MissingPackageError(
-            f"the check needs onnxruntime, which cannot be imported ({_one_line(error)})", hint=hint
-        ) from error
-    if not hasattr(onnxruntime, "InferenceSession"):
-        # What uninstalling one of two builds leaves behind: a directory without its files.
-        raise MissingPackageError(
-            "the installation of onnxruntime is damaged: it has no InferenceSession",
-            hint=f"pip uninstall -y onnxruntime onnxruntime-gpu, then {hint}",
-        )
-    return onnxruntime
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def runtime_name() -> str:
-    """Name and version of the runtime, for messages."""
-    return f"ONNX Runtime {require_runtime().__version__}"
-
-
-def resolve_provider(name: str) -> str:
-    """Return the execution provider that ``cpu`` or ``cuda`` stands for.
-
-    Raises:
-        InputError: Unknown name.
-        ProviderError: The installed runtime has no such provider.
-    """
-    provider = _PROVIDERS.get(name.lower(), name)
-    if provider not in _PROVIDERS.values():
-        raise InputError(
-            f"unknown provider '{name}'", hint=f"choose from {', '.join(sorted(_PROVIDERS))}"
-        )
-    available = require_runtime().get_available_providers()
-    if provider not in available:
-        raise ProviderError(
-            f"{provider} is not available in {runtime_name()}, which has {', '.join(available)}",
-            hint='on a machine with an NVIDIA GPU, pip install "bnfold[gpu]" instead of "[cpu]"',
-        )
-    return provider
-
-
 class OrtRunner:
     """A model in ONNX Runtime, on one provider at one optimization level.
 
     Args:
         model: What to run.
-        provider: Full name of an available execution provider.
-        level: ``disable_all`` or ``default``.
+        provider: From :func:`bnfold.check.providers.resolve_provider`.
+        level: A key of ``LEVELS``.
         overrides: Values in place of the initializers and constants of these names.
+        tf32: True to let CUDA round to TF32.
+
+    Attributes:
+        nodes: Number of nodes by provider, or None where the runtime does not tell.
 
     Raises:
         RunError: The runtime does not accept the model.
@@ -173,12 +114,15 @@ class OrtRunner:
         provider: str,
         level: str,
         overrides: Mapping[str, np.ndarray] | None = None,
+        *,
+        tf32: bool = False,
     ) -> None:
         ort = require_runtime()
         options = ort.SessionOptions()
         options.log_severity_level = _SILENT
-        if level == "disable_all":
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
+        options.use_deterministic_compute = True
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # The session reads these without a copy: they have to live as long as it does.
         self._overrides = {
             name: ort.OrtValue.ortvalue_from_numpy(value)
@@ -191,69 +135,41 @@ class OrtRunner:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", model.directory
             )
-        on_cpu = provider == _PROVIDERS["cpu"]
-        if not on_cpu:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        providers: list[Any] = [_PROVIDERS["cpu"]]
-        if not on_cpu:
-            providers.insert(0, (provider, _CUDA_OPTIONS))
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                source = model.data if model.data is not None else str(model.path)
-                self._session = ort.InferenceSession(source, options, providers=providers)
-        except Exception as error:  # its classes share no other base
-            missing = type(error).__name__ == "NotImplemented"
-            raise RunError(_one_line(error), missing_kernel=missing) from error
         self.provider = provider
-        if not on_cpu:
-            _prove_placement(self._session, provider, model.label)
+        self._session = self._start(ort, model, options, session_providers(provider, tf32=tf32))
+        prove_placement(self._session, provider, model.label, model.graph)
+        self.nodes = nodes_per_provider(self._session)
         self._names = [output.name for output in self._session.get_outputs()]
         self._run_options = ort.RunOptions()
         self._run_options.log_severity_level = _SILENT
+
+    def _start(self, ort: Any, model: Model, options: Any, providers: list[Any]) -> Any:
+        source = model.data if model.data is not None else str(model.path)
+        elsewhere = provider_name(self.provider) != CPU
+        # What the runtime logs tells why a provider does not start; on the CPU errors say it all.
+        with native_messages() if elsewhere else contextlib.nullcontext(str) as messages:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    # A run that fails is not to be repeated on the CPU behind our back.
+                    session = ort.InferenceSession(
+                        source, options, providers=providers, enable_fallback=0
+                    )
+            except Exception as error:  # its classes share no other base
+                failed = start_failure(model.label, self.provider, f"{error} {messages()}")
+                if elsewhere and failed is not None:
+                    raise failed from error
+                raise _run_error(error) from error
+            if elsewhere and provider_name(self.provider) not in session.get_providers():
+                raise not_started(model.label, self.provider, messages())
+        return session
 
     def run(self, arrays: Mapping[str, Value]) -> list[Value]:
         """See :class:`Runner`."""
         try:
             return list(self._session.run(self._names, dict(arrays), self._run_options))
         except Exception as error:  # its classes share no other base
-            missing = type(error).__name__ == "NotImplemented"
-            raise RunError(_one_line(error), missing_kernel=missing) from error
-
-
-def _prove_placement(session: Any, provider: str, label: str) -> None:
-    """Raise unless the session computes on the provider that was asked for.
-
-    A runtime whose libraries do not load, or that has no kernel there, quietly takes the CPU.
-    """
-    if provider not in session.get_providers():
-        raise ProviderError(
-            f"{label}: {provider} did not start; {runtime_name()} took the CPU instead",
-            hint="check the GPU driver and the CUDA and cuDNN libraries that the runtime asks for",
-        )
-    astray = misplaced_nodes(session.get_provider_graph_assignment_info(), provider)
-    if astray:
-        shown = ", ".join(astray[:8]) + (" ..." if len(astray) > 8 else "")
-        raise ProviderError(
-            f"{label}: {len(astray)} nodes are not on {provider}: {shown}",
-            hint="the provider has no kernel for them; use --provider cpu for this model",
-        )
-
-
-def misplaced_nodes(assignment: Sequence[Any], provider: str) -> list[str]:
-    """List the compute nodes that another provider got, as ``Operator 'name'``.
-
-    Args:
-        assignment: Subgraphs as ``get_provider_graph_assignment_info`` returns them.
-        provider: Where the work should be.
-    """
-    return [
-        f"{node.op_type} '{node.name}'"
-        for subgraph in assignment
-        if subgraph.ep_name != provider
-        for node in subgraph.get_nodes()
-        if node.op_type not in _SHAPE_ARITHMETIC
-    ]
+            raise _run_error(error) from error
 
 
 class ReferenceRunner:
@@ -299,6 +215,10 @@ def invalid(model: Model) -> str | None:
     except Exception as error:  # noqa: BLE001 - its own class is not the only one to come out
         return _one_line(error)
     return None
+
+
+def _run_error(error: BaseException) -> RunError:
+    return RunError(_one_line(error), out_of_memory=bool(_NO_MEMORY.search(str(error))))
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,7 +20,8 @@ from bnfold.check.hints import Hint
 from bnfold.check.model import Model
 from bnfold.check.noise import NoiseSource, outputs_of
 from bnfold.check.pairs import Pair
-from bnfold.check.sessions import LEVELS, RunError, Runner, Value, runtime_name
+from bnfold.check.runtime import runtime_name
+from bnfold.check.sessions import UNOPTIMIZED, RunError, Runner, Value
 from bnfold.errors import InputError
 from bnfold.report import CheckReport
 
@@ -191,7 +192,7 @@ def verify(
     noise = NoiseSource(
         pair.reference,
         pair.truth,
-        lambda model, overrides: pair.open(model, LEVELS[0], overrides),
+        lambda model, overrides: pair.open(model, UNOPTIMIZED, overrides),
         hints,
         seed,
     )
@@ -216,8 +217,9 @@ def _first_round(
     tallies: Sequence[_Tally],
     tell: Callable[[str], None],
 ) -> list[_Case]:
+    tell(f"{pair.provider}: loading the models at level {' and '.join(pair.levels)}")
     candidates = [_try_open(pair, pair.candidate, level) for level in pair.levels]
-    optimized = _try_open(pair, pair.reference, LEVELS[1]) if len(pair.levels) > 1 else None
+    optimized = _try_open(pair, pair.reference, pair.levels[1]) if len(pair.levels) > 1 else None
     cases: list[_Case] = []
     start = time.monotonic()
     for index, feed in enumerate(feeds):
@@ -272,7 +274,7 @@ def _enter(case: _Case, tallies: Sequence[_Tally]) -> None:
         _warn_about_runtime(case, tallies[-1])
     for tally, outcome, findings in zip(tallies, case.candidates, case.findings, strict=True):
         if isinstance(outcome, RunError):
-            if tally.level != LEVELS[0] and isinstance(case.own, RunError):
+            if tally.level != UNOPTIMIZED and isinstance(case.own, RunError):
                 tally.detail = f"neither model runs at this level: {outcome}"
                 continue
             tally.detail = f"the candidate does not run: {outcome}"
@@ -281,7 +283,7 @@ def _enter(case: _Case, tallies: Sequence[_Tally]) -> None:
 
 def _warn_about_runtime(case: _Case, tally: _Tally) -> None:
     if isinstance(case.own, RunError):
-        tally.warn(f"{runtime_name()} does not run the original at its default level: {case.own}")
+        tally.warn(f"{runtime_name()} does not run the original at level {tally.level}: {case.own}")
         return
     for name, finding in zip(tally.names, case.changes, strict=True):
         start = f"{runtime_name()} itself changes output '{name}' of the original"
@@ -291,7 +293,7 @@ def _warn_about_runtime(case: _Case, tally: _Tally) -> None:
         how = f"difference {finding.difference:.2g}, where {finding.allowed:.2g} would be rounding"
         if not math.isfinite(finding.difference):
             how = str(finding.detail)
-        tally.warn(f"{start} at its default level: {how}")
+        tally.warn(f"{start} at level {tally.level}: {how}")
 
 
 def _run_within_range(

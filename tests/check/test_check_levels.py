@@ -41,7 +41,7 @@ def transposed(*, direct: bool, shift: float = 0.0) -> onnx.ModelProto:
     )
 
 
-CHANGES = "itself changes output 'y' of the original at its default level"
+CHANGES = "itself changes output 'y' of the original at level default"
 
 
 def test_same_misfold_is_the_runtime_s_own() -> None:

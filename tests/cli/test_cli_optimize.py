@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -243,9 +242,14 @@ def test_a_bug_in_one_model_is_reported_as_one(
 
 
 def test_missing_runtime_is_exit_code_4(
-    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    digits: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    elsewhere = tmp_path_factory.mktemp("modules")
+    (elsewhere / "onnxruntime.py").write_text("raise ImportError('not here')")
+    monkeypatch.syspath_prepend(elsewhere)
     result = run("optimize", digits)
     assert result.exit_code == 4
     assert "error: " in result.stderr

@@ -1,0 +1,119 @@
+"""The check itself, in this process: which models, which feeds, which providers.
+
+**Who is compared with whom.** A runtime rewrites models when it loads them, by folds of its own
+among others, and some of those are wrong. So the truth is always R0, the reference exactly as it
+is written (all optimizations disabled). With R1 the reference at the default level, and C0 and C1
+the candidate at the two levels:
+
+1. ``disable_all``: C0 has to agree with R0. Here only the two files can differ.
+2. ``default``: C1 has to agree with R0, or with R1. Usually R1 agrees with R0 and both say the
+   same. Where R1 departs from R0, the runtime spoils the original: a warning says so. Then the
+   candidate may do what it should (agree with R0), or what the original does in this
+   deployment (agree with R1: the same misfold, not the candidate's doing). Whatever else it
+   computes is a fault that came with the candidate, even where the candidate is right at
+   ``disable_all``, and counts as not equivalent.
+
+A candidate that does not load, does not run where the reference runs, or has other inputs or
+outputs is not equivalent. A reference that does not run proves nothing, which is an error.
+Where the runtime has no kernel for the reference, the ONNX reference evaluator runs both models;
+it optimizes nothing, so that there is one report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bnfold.check.compare import Tolerance
+from bnfold.check.data import load_feeds, save_feed
+from bnfold.check.feeds import Feed, apply_shapes, random_feeds, sizes_of
+from bnfold.check.hints import Hint, find_hints
+from bnfold.check.model import Model, interface_difference, open_model
+from bnfold.check.pairs import NOT_COMPARABLE, Pair, open_pair
+from bnfold.check.providers import resolve_provider
+from bnfold.check.request import Request
+from bnfold.check.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, RunError
+from bnfold.check.verify import different, verify
+from bnfold.errors import InputError, ModelError
+from bnfold.progress import Progress
+from bnfold.report import CheckReport
+
+__all__ = ["run_check"]
+
+
+def run_check(
+    request: Request, *, progress: Progress, learned: Callable[[CheckReport], None]
+) -> None:
+    """Compare two models.
+
+    Args:
+        request: Which, and how.
+        progress: Called with what is being done.
+        learned: Called with each report: for each provider one at ``disable_all``, then one at
+            the level of the deployment.
+
+    Raises:
+        BnfoldError: See :func:`bnfold.check`.
+    """
+    names = list(dict.fromkeys(map(resolve_provider, request.providers)))
+    reference = open_model(request.reference, "reference")
+    candidate = open_model(request.candidate, "candidate")
+    why = interface_difference(reference, candidate)
+    if why is not None:
+        outputs = [spec.name for spec in reference.outputs]
+        for name in names:
+            for level in dict.fromkeys((UNOPTIMIZED, request.level)):
+                learned(different(outputs, name, level, why))
+        return
+    worst: Feed | None = None
+    for name in names:
+        progress(f"{name}: loading the reference")
+        pair = open_pair(reference, candidate, name, request.level)
+        reports, rejected = _verify(pair, request, progress)
+        worst = worst or rejected
+        if rejected is not None and rejected is worst and request.failing_feed is not None:
+            save_feed(rejected, Path(request.failing_feed))
+        for report in reports:
+            learned(report)
+
+
+def _verify(
+    pair: Pair, request: Request, progress: Progress
+) -> tuple[list[CheckReport], Feed | None]:
+    feeds, hints = _prepare(pair, request)
+    rule = None
+    if request.rtol is not None and request.atol is not None:
+        rule = Tolerance(request.rtol, request.atol)
+    return verify(pair, feeds, hints, tolerance=rule, seed=request.seed, progress=progress)
+
+
+def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], dict[str, Hint]]:
+    """Return the feeds, a caller's own first, and the advice about the inputs."""
+    model: Model = pair.reference
+    specs = apply_shapes(model.inputs, request.inputs, request.dims)
+    hints = find_hints(model.graph, [spec.name for spec in specs])
+    given = load_feeds(request.data, specs)
+
+    def attempt(feed: Feed) -> str | None:
+        try:
+            pair.truth.run(feed.arrays)
+        except RunError as error:
+            return str(error)
+        return None
+
+    if given:
+        specs = sizes_of(given[0], specs)
+    quick = pair.provider == REFERENCE_EVALUATOR
+    try:
+        drawn = random_feeds(specs, hints, request.seed, attempt, quick=quick)
+    except InputError as error:
+        # Data is what a caller gives where nothing can be drawn.
+        if not given and quick:
+            raise ModelError(
+                f"{model.label}: the original itself does not run: {pair.refusal}",
+                hint=NOT_COMPARABLE,
+            ) from error
+        if not given:
+            raise
+        drawn = []
+    return given + drawn, hints

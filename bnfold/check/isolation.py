@@ -1,0 +1,212 @@
+"""Checks run in a child process, so that a runtime that crashes or hangs takes no report with it.
+
+The child is kept for the next check: it takes a second to start. It ends with its parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from bnfold.check.messages import read_message, write_message
+from bnfold.errors import BnfoldError, ProviderError
+
+if TYPE_CHECKING:
+    from bnfold.check.request import Request
+    from bnfold.progress import Progress
+    from bnfold.report import CheckReport
+
+__all__ = ["run_isolated"]
+
+# The child finds its modules where its parent does; nothing is imported before that is settled.
+_START = """
+import sys
+sys.path[:] = sys.argv[2:]
+from bnfold.check.worker import main
+main(sys.argv[1])
+"""
+_SMALLER = "ask for smaller inputs with --input or --dim, or use a machine with more memory"
+_LOG_TAIL = 4000
+
+
+def run_isolated(
+    request: Request, progress: Progress | None, timeout: float | None
+) -> tuple[CheckReport, ...]:
+    """Run a check in the child process.
+
+    Args:
+        request: What to check.
+        progress: Called with what is being done.
+        timeout: Seconds after which the check is given up, or None.
+
+    Returns:
+        The reports, in the order in which they were made.
+
+    Raises:
+        BnfoldError: Whatever the check raises; ``checks`` of a ``ProviderError`` has the reports
+            that were complete by then.
+        ProviderError: The process died or took too long.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        return _run_here(request, progress)
+    with _LOCK:
+        worker = _ready_worker()
+        try:
+            return worker.run(request, progress or (lambda _: None), timeout)
+        finally:
+            if not worker.is_idle:
+                worker.close()
+
+
+def _run_here(request: Request, progress: Progress | None) -> tuple[CheckReport, ...]:
+    """Run a check where there is no interpreter to start: in a program that brings its own."""
+    from bnfold.check.inprocess import run_check  # noqa: PLC0415 - heavy, and rarely needed
+
+    reports: list[CheckReport] = []
+    run_check(request, progress=progress or (lambda _: None), learned=reports.append)
+    return tuple(reports)
+
+
+class _Worker:
+    """One child process.
+
+    Attributes:
+        is_idle: True if it waits for a request; False also where nobody knows what it does.
+    """
+
+    def __init__(self) -> None:
+        self._parent, self._path = os.getpid(), list(sys.path)
+        handle, name = tempfile.mkstemp(prefix="bnfold-", suffix=".log")
+        os.close(handle)
+        self._log = Path(name)
+        self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
+            [sys.executable, "-c", _START, name, *sys.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self.is_idle = True
+
+    @property
+    def is_ready(self) -> bool:
+        """True if it can take a request, and finds the same modules as its parent."""
+        alive = self.is_mine and self._process.poll() is None
+        return alive and self.is_idle and self._path == sys.path
+
+    @property
+    def is_mine(self) -> bool:
+        """True unless this process is itself a fork of the one that started the child."""
+        return self._parent == os.getpid()
+
+    def run(
+        self, request: Request, progress: Progress, timeout: float | None
+    ) -> tuple[CheckReport, ...]:
+        """Have a check made; see :func:`run_isolated`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.is_idle = False
+        reports: list[CheckReport] = []
+        doing = "starting"
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(BrokenPipeError):  # its end is told below
+            write_message(self._process.stdin, (str(Path.cwd()), dict(os.environ), request))
+        while True:
+            try:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                answer = self._answers.get(timeout=left)
+            except queue.Empty:
+                raise ProviderError(
+                    f"the check took longer than {timeout:g} seconds; it was at: {doing}",
+                    hint="give it more time with --timeout, or less to do with --samples",
+                    checks=tuple(reports),
+                ) from None
+            if answer is None:
+                raise self._death(doing, tuple(reports))
+            kind, content = cast("tuple[str, object]", answer)
+            if kind == "step":
+                doing = cast("str", content)
+                progress(doing)
+            elif kind == "learned":
+                reports.append(cast("CheckReport", content))
+            else:
+                self.is_idle = True
+                if isinstance(content, ProviderError):
+                    content.checks = tuple(reports)
+                if isinstance(content, BnfoldError):
+                    raise content
+                if kind == "bug":
+                    raise RuntimeError(f"in the process that runs the models:\n{content}")
+                return tuple(reports)
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self.is_idle = False
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        self._process.wait()
+        self._log.unlink(missing_ok=True)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(OSError, ValueError):  # closed on this side
+            while (answer := read_message(self._process.stdout)) is not None:
+                self._answers.put(answer)
+        self._answers.put(None)
+
+    def _death(self, doing: str, checks: tuple[CheckReport, ...]) -> ProviderError:
+        code = self._process.wait()
+        how = f"with exit code {code}" if code >= 0 else f"with {signal.Signals(-code).name}"
+        words = _last_words(self._log)
+        hint = "run it on another provider, or with another version of the runtime"
+        if code == -getattr(signal, "SIGKILL", 9):
+            words, hint = " (it may have run out of memory)", _SMALLER
+        return ProviderError(
+            f"the process that runs the models ended {how} at: {doing}{words}",
+            hint=hint,
+            checks=checks,
+        )
+
+
+def _last_words(log: Path) -> str:
+    """Return what native code said before it died, in brackets, or nothing."""
+    with contextlib.suppress(OSError):
+        text = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace")
+        # What follows is the stack of Python, which is always the same.
+        said = re.split(r"^(?:Fatal Python error|Thread 0x|Current thread)", text, flags=re.M)[0]
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        if lines:
+            return f" ({lines[-1][:300]})"
+    return ""
+
+
+_LOCK = threading.Lock()
+_worker: _Worker | None = None
+
+
+def _ready_worker() -> _Worker:
+    global _worker  # noqa: PLW0603 - one child for the process, as there is one lock
+    if _worker is not None and not _worker.is_ready:
+        _end()
+        _worker = None
+    _worker = _worker or _Worker()
+    return _worker
+
+
+@atexit.register
+def _end() -> None:
+    if _worker is not None and _worker.is_mine:
+        _worker.close()
