@@ -6,7 +6,7 @@ These are the functions behind the verbs of the command line. None of them print
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, overload
 
@@ -16,6 +16,7 @@ from bnfold.check import check as compare
 from bnfold.errors import InputError, NotEquivalentError
 from bnfold.graph.fold import FoldOptions, fold_model
 from bnfold.memory import as_given, open_any, to_proto
+from bnfold.progress import Progress
 from bnfold.report import CheckReport, FoldReport
 from bnfold.simplify import simplify as run_onnxsim
 from bnfold.store import load, stage
@@ -35,17 +36,22 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     *,
     in_place: bool = False,
     check: bool = True,
-    providers: Sequence[str] = ("cpu",),
+    providers: str | Sequence[str] = ("cpu",),
+    level: str = "default",
     keep: Sequence[str] = (),
     freeze_initializers: bool = False,
     simplify: bool = False,
     inputs: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     data: Sequence[StrPath] = (),
+    data_loader: str | None = None,
+    samples: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    tolerances: StrPath | None = None,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    timeout: float | None = None,
+    progress: Progress | None = None,
 ) -> FoldReport:
     """Fold a model file, prove the result, and write it.
 
@@ -57,7 +63,8 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         dst: The file to write; ``model.folded.onnx`` beside ``model.onnx`` if None.
         in_place: Replace ``src`` itself.
         check: Prove that the result computes the same before it is written.
-        providers: Where to prove it: ``cpu`` and ``cuda``.
+        providers: Where to prove it: ``cpu``, ``cuda`` and others; see :func:`bnfold.check`.
+        level: Optimization level of the deployment, for the proof.
         keep: Globs of site names to leave alone.
         freeze_initializers: Take initializers that a caller could override for constants, and take
             them out of the inputs.
@@ -65,9 +72,13 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         inputs: Shapes by input name, for the proof; "" names the only input.
         dims: Sizes of symbolic dimensions, for the proof.
         data: Files with real inputs to compare on as well.
+        data_loader: ``file.py:function`` that returns or yields inputs to compare on as well.
+        samples: Number of inputs to compare on, the given ones first.
         rtol: With ``atol``, a tolerance in place of the noise rule.
         atol: See ``rtol``.
+        tolerances: File with tolerances for single outputs.
         seed: Seed of the random inputs.
+        timeout: Give the proof up after this many seconds.
         progress: Called with what is being done, in a few words.
 
     Returns:
@@ -106,12 +117,17 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
                 source,
                 staged.path,
                 providers=providers,
+                level=level,
                 inputs=inputs,
                 dims=dims,
                 data=data,
+                data_loader=data_loader,
+                samples=samples,
                 rtol=rtol,
                 atol=atol,
+                tolerances=tolerances,
                 seed=seed,
+                timeout=timeout,
                 progress=progress,
                 failing_feed=failing_feed,
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,6 +179,11 @@ class CheckReport:
             the runtime optimizes it.
         detail: Why nothing could be compared (inputs that differ, a candidate that does not run),
             or None.
+        nodes: Number of nodes of the reference by execution provider, as the runtime assigned
+            them; None where it does not tell.
+        tf32: What the candidate computes with TF32, against the same reference, where that was
+            asked for. No verdict.
+        failing_feed: File with the inputs on which the models differ most, or None.
     """
 
     provider: str
@@ -187,6 +193,9 @@ class CheckReport:
     feeds: int = 0
     warnings: tuple[str, ...] = ()
     detail: str | None = None
+    nodes: Mapping[str, int] | None = None
+    tf32: tuple[OutputComparison, ...] | None = None
+    failing_feed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of this comparison."""
@@ -198,6 +207,9 @@ class CheckReport:
             "outputs": [output.to_dict() for output in self.outputs],
             "warnings": list(self.warnings),
             "detail": self.detail,
+            "nodes": None if self.nodes is None else dict(self.nodes),
+            "tf32": None if self.tf32 is None else [output.to_dict() for output in self.tf32],
+            "failing_feed": self.failing_feed,
         }
 
 

@@ -21,8 +21,8 @@ it optimizes nothing, so that there is one report.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 from bnfold.check.compare import Tolerance
 from bnfold.check.data import load_feeds, save_feed
@@ -65,16 +65,23 @@ def run_check(
             for level in dict.fromkeys((UNOPTIMIZED, request.level)):
                 learned(different(outputs, name, level, why))
         return
-    worst: Feed | None = None
+    saved: str | None = None
     for name in names:
         progress(f"{name}: loading the reference")
         pair = open_pair(reference, candidate, name, request.level)
         reports, rejected = _verify(pair, request, progress)
-        worst = worst or rejected
-        if rejected is not None and rejected is worst and request.failing_feed is not None:
-            save_feed(rejected, Path(request.failing_feed))
+        warnings: tuple[str, ...] = ()
+        if rejected is not None and saved is None and request.failing_feed is not None:
+            saved, warnings = _save(rejected, request.failing_feed)
         for report in reports:
-            learned(report)
+            learned(
+                dataclasses.replace(
+                    report,
+                    nodes=pair.nodes,
+                    failing_feed=None if report.equivalent else saved,
+                    warnings=(*report.warnings, *warnings),
+                )
+            )
 
 
 def _verify(
@@ -85,6 +92,15 @@ def _verify(
     if request.rtol is not None and request.atol is not None:
         rule = Tolerance(request.rtol, request.atol)
     return verify(pair, feeds, hints, tolerance=rule, seed=request.seed, progress=progress)
+
+
+def _save(feed: Feed, path: str) -> tuple[str | None, tuple[str, ...]]:
+    """Save a feed; that it cannot be saved must not hide what it shows."""
+    try:
+        save_feed(feed, path)
+    except (InputError, OSError) as error:
+        return None, (f"the failing inputs could not be saved: {error}",)
+    return path, ()
 
 
 def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], dict[str, Hint]]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnfold._version import __version__
 from bnfold.cli.console import Terminal, print_bug, print_error, print_json, to_json
-from bnfold.errors import BnfoldError, InputError, NotEquivalentError
-from bnfold.report import SCHEMA_VERSION, FoldReport
+from bnfold.cli.objects import checks_of, error_parts, json_head
+from bnfold.errors import BnfoldError, InputError
+from bnfold.report import FoldReport
 
 __all__ = ["Batch", "run_batch"]
 
@@ -31,11 +31,7 @@ class Batch:
         """Return the object of the model, or of all the models if there are several."""
         if len(self.objects) == 1:
             return self.objects[0]
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "bnfold": __version__,
-            "models": list(self.objects),
-        }
+        return {**json_head(), "models": list(self.objects)}
 
     def emit(self, terminal: Terminal, files: tuple[Path, ...] = ()) -> None:
         """Print the object if the terminal asks for JSON, and write it to ``files``.
@@ -81,33 +77,20 @@ def run_batch(
             objects.append(report.to_dict())
             codes.append(verdict(report))
         except BnfoldError as error:
-            if isinstance(error, NotEquivalentError):
-                terminal.show_checks(f"{model} and its folded form", error.checks)
+            if checks_of(error):
+                terminal.show_checks(f"{model} and its folded form", checks_of(error))
             print_error(error)
-            objects.append(_error_object(model, error))
+            objects.append(_failed(model, error))
             codes.append(error.exit_code)
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug in one model must not lose the others
             print_bug()
             bug = BnfoldError(f"{model}: {type(error).__name__}: {error}")
-            objects.append(_error_object(model, bug))
+            objects.append(_failed(model, bug))
             codes.append(bug.exit_code)
     return Batch(tuple(objects), max(codes))
 
 
-def _error_object(model: str, error: BnfoldError) -> dict[str, Any]:
-    checks = error.checks if isinstance(error, NotEquivalentError) else ()
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "bnfold": __version__,
-        "model": model,
-        "output": None,
-        "error": {
-            "kind": type(error).__name__,
-            "message": error.message,
-            "hint": error.hint,
-            "exit_code": error.exit_code,
-        },
-        "checks": [check.to_dict() for check in checks],
-    }
+def _failed(model: str, error: BnfoldError) -> dict[str, Any]:
+    return {**json_head(), "model": model, "output": None, **error_parts(error)}

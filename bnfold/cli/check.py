@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import click
 
-from bnfold._version import __version__
-from bnfold.cli.console import Terminal, print_json
+from bnfold.cli.console import Terminal, print_hint, print_json
+from bnfold.cli.objects import checks_of, error_parts, json_head
 from bnfold.cli.options import Proof, check_options, terminal_options
-from bnfold.report import SCHEMA_VERSION
+from bnfold.errors import BnfoldError
+from bnfold.report import CheckReport
 
 __all__ = ["check"]
 
@@ -16,38 +20,94 @@ __all__ = ["check"]
 @click.argument("reference")
 @click.argument("candidate")
 @check_options
+@click.option(
+    "--localize",
+    is_flag=True,
+    help="If they differ, find the first tensor where they do, and the node that made it.",
+)
+@click.option(
+    "--oracle",
+    is_flag=True,
+    help="Say which of the two is nearer to the result in float64 (slow).",
+)
+@click.option("--tf32", is_flag=True, help="Show beside the verdict what TF32 changes on CUDA.")
+@click.option(
+    "--failing-feed",
+    metavar="FILE.npz",
+    help="Save the inputs that show a difference here. Default: CANDIDATE.failing.npz.",
+)
 @terminal_options
-def check(reference: str, candidate: str, proof: Proof, terminal: Terminal) -> int:
+def check(
+    reference: str,
+    candidate: str,
+    proof: Proof,
+    failing_feed: str | None,
+    terminal: Terminal,
+    *,
+    localize: bool,
+    oracle: bool,
+    tf32: bool,
+) -> int:
     """Compare CANDIDATE with REFERENCE by the reference's own rounding noise.
 
     Exit code 0 if they compute the same, 1 if they do not.
     """
     from bnfold.check import check as check_models
 
-    with terminal.progress() as progress:
-        checks = check_models(
-            reference,
-            candidate,
-            providers=proof.providers,
-            inputs=proof.inputs,
-            dims=proof.dims,
-            data=proof.data,
-            rtol=proof.rtol,
-            atol=proof.atol,
-            seed=proof.seed,
-            progress=progress,
-        )
+    title = f"{reference} and {candidate}"
+    path = Path(candidate)
+    saved = failing_feed or str(path.parent / f"{path.stem}.failing.npz")
+    head = {**json_head(), "reference": reference, "candidate": candidate}
+    try:
+        with terminal.progress() as progress:
+            checks = check_models(
+                reference,
+                candidate,
+                progress=progress,
+                failing_feed=saved,
+                localize=localize,
+                oracle=oracle,
+                tf32=tf32,
+                **proof,
+            )
+    except BnfoldError as error:
+        if checks_of(error):
+            terminal.show_checks(title, checks_of(error))
+        if terminal.json:
+            print_json({**head, "equivalent": None, **error_parts(error)})
+        raise
     equivalent = all(report.equivalent for report in checks)
-    terminal.show_checks(f"{reference} and {candidate}", checks)
+    terminal.show_checks(title, checks)
+    replay = _replay(reference, candidate, checks, proof)
+    if replay and not (terminal.quiet or terminal.json):
+        print_hint(f"to see it again: {replay}")
     if terminal.json:
         print_json(
             {
-                "schema_version": SCHEMA_VERSION,
-                "bnfold": __version__,
-                "reference": reference,
-                "candidate": candidate,
+                **head,
                 "equivalent": equivalent,
+                "replay": replay,
                 "checks": [report.to_dict() for report in checks],
             }
         )
     return 0 if equivalent else 1
+
+
+def _replay(
+    reference: str, candidate: str, checks: tuple[CheckReport, ...], proof: Proof
+) -> str | None:
+    """Return the command that compares the two on the failing feed alone, if one was saved."""
+    failed = next((report for report in checks if report.failing_feed), None)
+    if failed is None:
+        return None
+    command = ["bnfold", "check", reference, candidate, "--data", str(failed.failing_feed)]
+    command += ["--samples", "1", "--seed", str(proof["seed"])]
+    if proof["level"] != "default":
+        command += ["--level", proof["level"]]
+    if proof["providers"] != ("cpu",):
+        command += ["--provider", failed.provider]
+    if proof["rtol"] is not None:
+        command += ["--rtol", str(proof["rtol"]), "--atol", str(proof["atol"])]
+    if proof["tolerances"] is not None:
+        command += ["--tolerances", proof["tolerances"]]
+    return shlex.join(command)

@@ -83,10 +83,28 @@ class Terminal:
             yield None
             return
         from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        console = Console(stderr=True, markup=False, highlight=False)
-        with console.status("reading") as status:
-            yield lambda text: status.update(printable(text))
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("reading", total=None)
+
+            def show(step: str) -> None:
+                done, total = getattr(step, "done", None), getattr(step, "total", None)
+                bar.update(task, description=printable(step), completed=done or 0, total=total)
+
+            yield show
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -87,14 +87,8 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
                 simplify=simplify,
                 keep=keep,
                 freeze_initializers=freeze_initializers,
-                providers=proof.providers,
-                inputs=proof.inputs,
-                dims=proof.dims,
-                data=proof.data,
-                rtol=proof.rtol,
-                atol=proof.atol,
-                seed=proof.seed,
                 progress=progress,
+                **proof,
             )
 
     def verdict(report: FoldReport) -> int:

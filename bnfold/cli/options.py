@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import click
 
@@ -16,17 +15,21 @@ __all__ = ["Proof", "check_options", "fold_options", "models_argument", "termina
 Command = Callable[..., int]
 
 
-@dataclass(frozen=True)
-class Proof:
-    """How two models are compared; the fields are arguments of `bnfold.check`."""
+class Proof(TypedDict):
+    """How two models are compared: arguments of `bnfold.check`."""
 
     providers: tuple[str, ...]
+    level: str
     inputs: dict[str, tuple[int, ...]]
     dims: dict[str, int]
     data: tuple[str, ...]
+    data_loader: str | None
+    samples: int | None
     rtol: float | None
     atol: float | None
+    tolerances: str | None
     seed: int
+    timeout: float | None
 
 
 def _shape(value: str) -> tuple[str, tuple[int, ...]]:
@@ -75,14 +78,19 @@ def check_options(command: Command) -> Command:
     def with_proof(**arguments: Any) -> int:
         proof = Proof(
             providers=tuple(dict.fromkeys(arguments.pop("provider"))),
+            level=arguments.pop("level"),
             inputs=_unique("--input", arguments.pop("inputs")),
             dims=_unique("--dim", arguments.pop("dims")),
             data=arguments.pop("data"),
+            data_loader=arguments.pop("data_loader"),
+            samples=arguments.pop("samples"),
             rtol=arguments.pop("rtol"),
             atol=arguments.pop("atol"),
+            tolerances=arguments.pop("tolerances"),
             seed=arguments.pop("seed"),
+            timeout=arguments.pop("timeout"),
         )
-        if (proof.rtol is None) != (proof.atol is None):
+        if (proof["rtol"] is None) != (proof["atol"] is None):
             message = "--rtol and --atol replace the noise rule together: give both, or neither."
             raise click.UsageError(message)
         return command(proof=proof, **arguments)
@@ -91,10 +99,18 @@ def check_options(command: Command) -> Command:
         with_proof,
         click.option(
             "--provider",
-            type=click.Choice(["cpu", "cuda"]),
+            metavar="NAME",
             multiple=True,
             default=("cpu",),
-            help="Where to compare: cpu (default) or cuda. Repeatable.",
+            help="Where to compare: cpu (default), cuda, cuda:1, or another execution provider of "
+            "the installed runtime. It runs there, or it is an error. Repeatable.",
+        ),
+        click.option(
+            "--level",
+            type=click.Choice(["disable_all", "basic", "extended", "layout", "default"]),
+            default="default",
+            show_default=True,
+            help="Optimization level of the deployment, compared beside disable_all.",
         ),
         click.option(
             "--input",
@@ -116,8 +132,19 @@ def check_options(command: Command) -> Command:
             "--data",
             metavar="PATH",
             multiple=True,
-            help="Compare on these inputs too: an .npz or .npy file, or an ONNX test_data_set "
-            "folder. Repeatable.",
+            help="Compare on these inputs too: .npz, .npy, Polygraphy's .json, an ONNX "
+            "test_data_set folder, or a folder of them. Repeatable.",
+        ),
+        click.option(
+            "--data-loader",
+            metavar="FILE.py:FUNCTION",
+            help="Compare on the inputs that this function returns or yields.",
+        ),
+        click.option(
+            "--samples",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Compare N sets of inputs: the given ones first, then drawn ones.",
         ),
         click.option(
             "--rtol",
@@ -126,11 +153,22 @@ def check_options(command: Command) -> Command:
         ),
         click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance."),
         click.option(
+            "--tolerances",
+            metavar="FILE",
+            help="rtol and atol for single outputs, by name: a JSON or TOML file.",
+        ),
+        click.option(
             "--seed",
             type=click.IntRange(min=0),
             default=0,
             show_default=True,
             help="Seed of the random inputs.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Give the comparison up after this time.",
         ),
     )
 

@@ -1,0 +1,34 @@
+"""Parts that the JSON objects of several commands share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bnfold._version import __version__
+from bnfold.errors import BnfoldError, NotEquivalentError, ProviderError
+from bnfold.report import SCHEMA_VERSION, CheckReport
+
+__all__ = ["checks_of", "error_parts", "json_head"]
+
+
+def json_head() -> dict[str, Any]:
+    """Return what every object begins with."""
+    return {"schema_version": SCHEMA_VERSION, "bnfold": __version__}
+
+
+def checks_of(error: BnfoldError) -> tuple[CheckReport, ...]:
+    """Return the comparisons that were made before the error."""
+    return error.checks if isinstance(error, NotEquivalentError | ProviderError) else ()
+
+
+def error_parts(error: BnfoldError) -> dict[str, Any]:
+    """Return what an object says about an error: ``error`` and ``checks``."""
+    return {
+        "error": {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        },
+        "checks": [check.to_dict() for check in checks_of(error)],
+    }
