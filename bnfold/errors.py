@@ -77,16 +77,16 @@ class ProviderError(BnfoldError):
     """An execution provider is missing, or did not run the work it was asked to run.
 
     Attributes:
-        checks: The comparisons that were complete by then.
+        learned: The results that were complete by then, such as the reports of a check.
     """
 
     exit_code = 4
 
     def __init__(
-        self, message: str, *, hint: str | None = None, checks: tuple[CheckReport, ...] = ()
+        self, message: str, *, hint: str | None = None, learned: tuple[object, ...] = ()
     ) -> None:
         super().__init__(message, hint=hint)
-        self.checks = checks
+        self.learned = learned
 
 
 class MissingPackageError(ProviderError):

@@ -3,7 +3,7 @@
 ``check`` runs both models on the same feeds and compares every output, on each execution provider
 at two optimization levels of the runtime (:mod:`bnfold.check.inprocess`). How far apart two outputs
 may be is measured on the reference itself (:mod:`bnfold.check.compare`, :mod:`bnfold.check.noise`).
-The models run in a child process (:mod:`bnfold.check.isolation`).
+The models run in a child process (:mod:`bnfold.isolation`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from bnfold.check.isolation import run_isolated
 from bnfold.check.request import Request
 from bnfold.errors import InputError
+from bnfold.isolation import run_isolated
 from bnfold.progress import Progress
 from bnfold.report import CheckReport
 
@@ -87,8 +87,8 @@ def check(  # noqa: PLR0913 - the command has these options
         InputError: A file, option or value that cannot be used; inputs that cannot be drawn.
         ModelError: A model that is not ONNX, or a reference that does not run.
         ProviderError: A provider is missing or did not run; both builds of the runtime are
-            installed; the runtime crashed, or the time was up. ``checks`` has the reports that
-            were complete by then.
+            installed; the runtime crashed, or the time was up. ``learned`` has the reports
+            that were complete by then.
         MissingPackageError: The runtime is not installed.
     """
     if (rtol is None) != (atol is None):

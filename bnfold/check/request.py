@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bnfold.progress import Progress
+    from bnfold.report import CheckReport
 
 __all__ = ["Request"]
 
@@ -49,3 +54,9 @@ class Request:
     localize: bool = False
     tf32: bool = False
     failing_feed: str | None = None
+
+    def run(self, *, progress: Progress, learned: Callable[[CheckReport], None]) -> None:
+        """Make the check in this process; see :func:`bnfold.check.inprocess.run_check`."""
+        from bnfold.check.inprocess import run_check  # noqa: PLC0415 - heavy: for the child only
+
+        run_check(self, progress=progress, learned=learned)

@@ -18,7 +18,10 @@ def json_head() -> dict[str, Any]:
 
 def checks_of(error: BnfoldError) -> tuple[CheckReport, ...]:
     """Return the comparisons that were made before the error."""
-    return error.checks if isinstance(error, NotEquivalentError | ProviderError) else ()
+    if isinstance(error, NotEquivalentError):
+        return error.checks
+    learned = error.learned if isinstance(error, ProviderError) else ()
+    return tuple(each for each in learned if isinstance(each, CheckReport))
 
 
 def error_parts(error: BnfoldError) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Checks run in a child process, so that a runtime that crashes or hangs takes no report with it.
-
-The child is kept for the next check: it takes a second to start. It ends with its parent.
-"""
+"""The parent's side: a child that is kept for the next job, and what became of it if it died."""
 
 from __future__ import annotations
 
@@ -16,66 +13,79 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from bnfold.check.messages import read_message, write_message
 from bnfold.errors import BnfoldError, ProviderError
+from bnfold.isolation.messages import read_message, write_message
 
 if TYPE_CHECKING:
-    from bnfold.check.request import Request
     from bnfold.progress import Progress
-    from bnfold.report import CheckReport
 
-__all__ = ["run_isolated"]
+__all__ = ["Job", "run_isolated"]
+
+Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 # The child finds its modules where its parent does; nothing is imported before that is settled.
 _START = """
 import sys
 sys.path[:] = sys.argv[2:]
-from bnfold.check.worker import main
+from bnfold.isolation.worker import main
 main(sys.argv[1])
 """
 _SMALLER = "ask for smaller inputs with --input or --dim, or use a machine with more memory"
 _LOG_TAIL = 4000
 
 
+class Job(Protocol[Result_co]):
+    """Something to be done in the child: plain data that pickle takes there."""
+
+    def run(self, *, progress: Progress, learned: Callable[[Any], None]) -> None:
+        """Do it.
+
+        Args:
+            progress: Called with what is being done.
+            learned: Called with each result, as soon as there is one.
+        """
+        ...
+
+
 def run_isolated(
-    request: Request, progress: Progress | None, timeout: float | None
-) -> tuple[CheckReport, ...]:
-    """Run a check in the child process.
+    job: Job[Result], progress: Progress | None, timeout: float | None = None
+) -> tuple[Result, ...]:
+    """Run a job in the child process.
 
     Args:
-        request: What to check.
+        job: What to do.
         progress: Called with what is being done.
-        timeout: Seconds after which the check is given up, or None.
+        timeout: Seconds after which the job is given up, or None.
 
     Returns:
-        The reports, in the order in which they were made.
+        The results, in the order in which they were learned.
 
     Raises:
-        BnfoldError: Whatever the check raises; ``checks`` of a ``ProviderError`` has the reports
+        BnfoldError: Whatever the job raises; ``learned`` of a ``ProviderError`` has the results
             that were complete by then.
         ProviderError: The process died or took too long.
     """
     if not sys.executable or getattr(sys, "frozen", False):
-        return _run_here(request, progress)
+        return _run_here(job, progress)
     with _LOCK:
         worker = _ready_worker()
         try:
-            return worker.run(request, progress or (lambda _: None), timeout)
+            return worker.run(job, progress or (lambda _: None), timeout)
         finally:
             if not worker.is_idle:
                 worker.close()
 
 
-def _run_here(request: Request, progress: Progress | None) -> tuple[CheckReport, ...]:
-    """Run a check where there is no interpreter to start: in a program that brings its own."""
-    from bnfold.check.inprocess import run_check  # noqa: PLC0415 - heavy, and rarely needed
-
-    reports: list[CheckReport] = []
-    run_check(request, progress=progress or (lambda _: None), learned=reports.append)
-    return tuple(reports)
+def _run_here(job: Job[Result], progress: Progress | None) -> tuple[Result, ...]:
+    """Run a job where there is no interpreter to start: in a program that brings its own."""
+    results: list[Result] = []
+    job.run(progress=progress or (lambda _: None), learned=results.append)
+    return tuple(results)
 
 
 class _Worker:
@@ -111,43 +121,43 @@ class _Worker:
         return self._parent == os.getpid()
 
     def run(
-        self, request: Request, progress: Progress, timeout: float | None
-    ) -> tuple[CheckReport, ...]:
-        """Have a check made; see :func:`run_isolated`."""
+        self, job: Job[Result], progress: Progress, timeout: float | None
+    ) -> tuple[Result, ...]:
+        """Have a job done; see :func:`run_isolated`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self.is_idle = False
-        reports: list[CheckReport] = []
+        results: list[Result] = []
         doing = "starting"
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         with contextlib.suppress(BrokenPipeError):  # its end is told below
-            write_message(self._process.stdin, (str(Path.cwd()), dict(os.environ), request))
+            write_message(self._process.stdin, (str(Path.cwd()), dict(os.environ), job))
         while True:
             try:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 answer = self._answers.get(timeout=left)
             except queue.Empty:
                 raise ProviderError(
-                    f"the check took longer than {timeout:g} seconds; it was at: {doing}",
-                    hint="give it more time with --timeout, or less to do with --samples",
-                    checks=tuple(reports),
+                    f"it took longer than {timeout:g} seconds and was given up at: {doing}",
+                    hint="give it more time, or less to do",
+                    learned=tuple(results),
                 ) from None
             if answer is None:
-                raise self._death(doing, tuple(reports))
+                raise self._death(doing, tuple(results))
             kind, content = cast("tuple[str, object]", answer)
             if kind == "step":
                 doing = cast("str", content)
                 progress(doing)
             elif kind == "learned":
-                reports.append(cast("CheckReport", content))
+                results.append(cast("Result", content))
             else:
                 self.is_idle = True
                 if isinstance(content, ProviderError):
-                    content.checks = tuple(reports)
+                    content.learned = tuple(results)
                 if isinstance(content, BnfoldError):
                     raise content
                 if kind == "bug":
                     raise RuntimeError(f"in the process that runs the models:\n{content}")
-                return tuple(reports)
+                return tuple(results)
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -167,7 +177,7 @@ class _Worker:
                 self._answers.put(answer)
         self._answers.put(None)
 
-    def _death(self, doing: str, checks: tuple[CheckReport, ...]) -> ProviderError:
+    def _death(self, doing: str, learned: tuple[object, ...]) -> ProviderError:
         code = self._process.wait()
         how = f"with exit code {code}" if code >= 0 else f"with {signal.Signals(-code).name}"
         words = _last_words(self._log)
@@ -177,7 +187,7 @@ class _Worker:
         return ProviderError(
             f"the process that runs the models ended {how} at: {doing}{words}",
             hint=hint,
-            checks=checks,
+            learned=learned,
         )
 
 

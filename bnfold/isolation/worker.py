@@ -1,8 +1,8 @@
-"""The child process of a check: it reads requests, and writes what it finds.
+"""The child's side: it reads jobs, and writes what it finds.
 
-Requests come in through the standard input, with the folder that paths are relative to and the
+Jobs come in through the standard input, with the folder that paths are relative to and the
 environment. Answers leave through what was the standard output: ``("step", str)`` and
-``("learned", CheckReport)`` while it works, then one of ``("done", None)``,
+``("learned", result)`` while it works, then one of ``("done", None)``,
 ``("failed", BnfoldError)`` and ``("bug", str)``. What Python code prints, a data loader for
 example, goes to stderr.
 """
@@ -16,18 +16,19 @@ import signal
 import sys
 import threading
 import traceback
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
-from bnfold.check.inprocess import run_check
-from bnfold.check.messages import read_message, write_message
-from bnfold.check.request import Request
 from bnfold.errors import BnfoldError
+from bnfold.isolation.messages import read_message, write_message
+
+if TYPE_CHECKING:
+    from bnfold.isolation.process import Job
 
 __all__ = ["main"]
 
 
 def main(native_log: str) -> None:
-    """Serve requests until the other side hangs up.
+    """Do jobs until the other side hangs up.
 
     Args:
         native_log: File for what native code writes to stderr: the log of a runtime, and the last
@@ -42,30 +43,27 @@ def main(native_log: str) -> None:
     faulthandler.enable(file=2)
     # Ctrl-C reaches both processes; the other one decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    requests: queue.SimpleQueue[object] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(requests,), daemon=True).start()
+    jobs: queue.SimpleQueue[object] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(jobs,), daemon=True).start()
     while True:
-        directory, environment, request = cast(
-            "tuple[str, dict[str, str], Request]", requests.get()
-        )
+        directory, environment, job = cast("tuple[str, dict[str, str], Job[object]]", jobs.get())
         os.chdir(directory)
         for name in os.environ.keys() - environment.keys():
             del os.environ[name]
         os.environ.update(environment)
-        write_message(answers, _serve(request, answers))
+        write_message(answers, _serve(job, answers))
 
 
-def _receive(requests: queue.SimpleQueue[object]) -> None:
-    """Queue the requests; when the other side is gone, nobody waits for what is being done."""
-    while (request := read_message(sys.stdin.buffer)) is not None:
-        requests.put(request)
+def _receive(jobs: queue.SimpleQueue[object]) -> None:
+    """Queue the jobs; when the other side is gone, nobody waits for what is being done."""
+    while (job := read_message(sys.stdin.buffer)) is not None:
+        jobs.put(job)
     os._exit(0)
 
 
-def _serve(request: Request, answers: IO[bytes]) -> tuple[str, object]:
+def _serve(job: Job[object], answers: IO[bytes]) -> tuple[str, object]:
     try:
-        run_check(
-            request,
+        job.run(
             progress=lambda step: write_message(answers, ("step", step)),
             learned=lambda report: write_message(answers, ("learned", report)),
         )

@@ -1,4 +1,4 @@
-"""Messages between a check and its child process: pickles, each after its length in eight bytes."""
+"""Messages between the two processes: pickles, each after its length in eight bytes."""
 
 from __future__ import annotations
 
