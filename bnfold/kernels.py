@@ -69,7 +69,8 @@ class Placed:
         rows = np.arange(first - self.row, last - self.row)
         within = rows // (total // self.groups) % (self.groups // groups)
         columns = within[:, None] * width + np.arange(width)
-        block[(np.arange(len(rows))[:, None], columns, *self.taps)] += values
+        place: tuple[Any, ...] = (np.arange(len(rows))[:, None], columns, *self.taps)
+        block[place] += values
 
     def same_as(self, other: Placed) -> bool:
         """True if the same stands at the same place."""
@@ -201,7 +202,8 @@ class Product(Unrounded):
                     tap, self.left_steps, right.shape[2:], self.right_steps, strict=True
                 )
             )
-            matrix = left[(slice(None), slice(None), *tap)]
+            chosen: tuple[Any, ...] = (slice(None), slice(None), *tap)
+            matrix = left[chosen]
             out[(slice(None), slice(None), *taps)] += np.tensordot(matrix, right, axes=(1, 0))
 
     def same_as(self, other: Unrounded) -> bool:

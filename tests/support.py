@@ -168,6 +168,8 @@ def assert_fold(
     *,
     folded: Sequence[str] = (),
     kept: Mapping[str, str] | None = None,
+    merged: Sequence[str] | None = None,
+    apart: Mapping[str, str] | None = None,
     ops: Sequence[str] | None = None,
     sizes: Mapping[str, int] | None = None,
     run: bool = True,
@@ -179,6 +181,8 @@ def assert_fold(
         model: The model; it is not changed.
         folded: Names of the sites that go.
         kept: Names of the sites that stay, with their reason codes.
+        merged: Names of the branches that go; None where they do not matter.
+        apart: Where branches stay, with the reason codes; looked at if ``merged`` is given.
         ops: Operator types of the main graph afterwards, in order.
         sizes: Lengths of symbolic dimensions; two other lengths are tried as well.
         run: Evaluate both models.
@@ -187,9 +191,16 @@ def assert_fold(
     before = model.SerializeToString(deterministic=True)
     result, report = fold(model, **options)
     assert model.SerializeToString(deterministic=True) == before
-    assert [verdict.name for verdict in report.folded] == list(folded), report.to_dict()["sites"]
-    found = {verdict.name: str(verdict.reason) for verdict in report.kept}
-    assert found == dict(kept or {}), report.to_dict()["sites"]
+    sites = [verdict for verdict in report.sites if verdict.kind != "branch"]
+    branches = [verdict for verdict in report.sites if verdict.kind == "branch"]
+    everything = report.to_dict()["sites"]
+    assert [verdict.name for verdict in sites if verdict.folded] == list(folded), everything
+    found = {verdict.name: str(verdict.reason) for verdict in sites if not verdict.folded}
+    assert found == dict(kept or {}), everything
+    if merged is not None:
+        assert [each.name for each in branches if each.folded] == list(merged), everything
+        found = {each.name: str(each.reason) for each in branches if not each.folded}
+        assert found == dict(apart or {}), everything
     assert all(verdict.detail for verdict in report.kept)
     onnx.checker.check_model(result, full_check=True)
     assert interface(result) == interface(model)

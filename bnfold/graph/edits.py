@@ -15,8 +15,10 @@ from bnfold.graph.plan import (
     AppendAdd,
     Become,
     Bypass,
+    DropOperands,
     Edit,
     Plan,
+    Reroute,
     SetAttributes,
     SetConstant,
 )
@@ -86,6 +88,10 @@ class Editor:
                 self._append_add(edit)
             case Bypass():
                 self._bypass(edit, plan)
+            case DropOperands():
+                self._drop_operands(edit, plan)
+            case Reroute():
+                self._reroute(edit)
 
     # --- nodes
 
@@ -133,6 +139,45 @@ class Editor:
         self._drop_inputs(node)
         self.graph.insert(proto, [source], result, before=node)
         self.graph.retire(node)
+
+    def _drop_operands(self, edit: DropOperands, plan: Plan) -> None:
+        node = edit.node
+        self._dead += [node.inputs[index] for index in edit.indices]
+        kept = [index for index in range(len(node.inputs)) if index not in edit.indices]
+        if len(kept) > 1:
+            self.graph.keep_inputs(node, kept)
+            return
+        if node.op == "Sub" and kept == [1]:
+            self.graph.keep_inputs(node, kept)
+            _set_attributes(node, dict.fromkeys(node.attributes))
+            node.proto.op_type = "Neg"
+            return
+        direction = "backward" if edit.keeps_name else "forward"
+        self._bypass(Bypass(node, kept[0]), Plan(direction, changed=plan.changed))
+
+    def _reroute(self, edit: Reroute) -> None:
+        """The node computes the output of another one, or a new value that is read elsewhere."""
+        node = edit.node
+        self._dead.append(node.inputs[edit.index])
+        self.graph.connect(node, edit.index, edit.source)
+        old = node.outputs[0]
+        assert old is not None  # noqa: S101 - a merge has seen it
+        if edit.instead_of is node:
+            return
+        if edit.instead_of is not None:
+            new = edit.instead_of.outputs[0]
+            assert new is not None  # noqa: S101 - a merge has seen it
+            self._drop_inputs(edit.instead_of)
+            self.graph.retire(edit.instead_of)
+        else:
+            new = self.graph.new_value(node.scope, f"{old.name}{FRESH_SUFFIX}")
+        self.graph.produce(node, new)
+        if edit.at is not None:
+            replaced = edit.at.node.inputs[edit.at.index]
+            assert replaced is not None  # noqa: S101 - a merge has seen it
+            new.shape, new.elem_type = replaced.shape, replaced.elem_type
+            self._dead.append(replaced)
+            self.graph.connect(edit.at.node, edit.at.index, new)
 
     def _append_add(self, edit: AppendAdd) -> None:
         node = edit.node

@@ -2,7 +2,8 @@
 
 The only module that changes a graph. Sites are tried in topological order, first towards their
 producers, then towards their consumers; a fold can make room for another, so what stayed is tried
-again until a round folds nothing.
+again until a round folds nothing. Then branches are merged, which makes room for folds again, and
+so on until a round of both changes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bnfold.graph.edits import Editor
 from bnfold.graph.facts import Facts
 from bnfold.graph.functions import inline
 from bnfold.graph.index import Graph, Node
+from bnfold.graph.merge.merger import BRANCH, Merger
 from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
@@ -39,10 +41,12 @@ class FoldOptions:
         keep: Globs on site names; matching sites are left alone.
         freeze_initializers: Treat initializers that callers could override as constants, and take
             them out of the graph inputs.
+        merge: Make one operator of linear ones that are added or follow one another.
     """
 
     keep: tuple[str, ...] = ()
     freeze_initializers: bool = False
+    merge: bool = True
 
 
 @dataclass(eq=False)
@@ -77,12 +81,14 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
     before = len(model.proto.graph.node)
     original = _copy(model.proto) if model.proto.functions else None
     verdicts, changed = _fold_graph(model.proto, model.tensors, options)
-    in_functions = [v.graph for v in verdicts if not v.folded and v.graph.startswith("function ")]
+    in_functions = [
+        v.graph for v in _sites(verdicts) if not v.folded and v.graph.startswith("function ")
+    ]
     if original is not None and in_functions:
         inlined = inline(original, in_functions)
         if inlined is not None:
             others, _ = _fold_graph(inlined, model.tensors, options)
-            if sum(v.folded for v in others) > sum(v.folded for v in verdicts):
+            if sum(v.folded for v in _sites(others)) > sum(v.folded for v in _sites(verdicts)):
                 model.proto.CopyFrom(inlined)
                 verdicts, changed = others, True
     if changed:
@@ -107,11 +113,15 @@ def _fold_graph(
     frozen = options.freeze_initializers and proto.ir_version >= 4 and graph.freeze()
     constants = Constants(graph, tensors)
     editor = Editor(graph, constants, tensors)
-    folder = _Folder(graph, Facts(constants), editor, options.keep)
+    folder = _Folder(graph, Facts(constants), editor, options)
     changed = folder.run() or frozen
     if changed:
         editor.finish()
     return tuple(folder.verdicts()), changed
+
+
+def _sites(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    return [verdict for verdict in verdicts if verdict.kind != BRANCH]
 
 
 def _copy(proto: ModelProto) -> ModelProto:
@@ -121,19 +131,30 @@ def _copy(proto: ModelProto) -> ModelProto:
 
 
 class _Folder:
-    def __init__(self, graph: Graph, facts: Facts, editor: Editor, keep: tuple[str, ...]) -> None:
+    def __init__(self, graph: Graph, facts: Facts, editor: Editor, options: FoldOptions) -> None:
         self.graph = graph
         self.facts = facts
         self.editor = editor
-        self.keep = keep
+        self.options = options
+        self.merger = Merger(graph, facts, options.keep, self._apply_merge)
         self.records: list[_Record] = []
         self.owners: dict[Node, _Record] = {}
         self.new_constants = False
 
     def run(self) -> bool:
+        """Fold and merge until nothing changes; True if anything did."""
+        changed = self._fold(self._find())
+        while self.options.merge and self.merger.run():
+            changed = True
+            new = self._find()
+            self._fold(
+                [*(r for r in self.records if not r.candidate.is_gone and r not in new), *new]
+            )
+        return changed
+
+    def _fold(self, left: list[_Record]) -> bool:
         """Fold until nothing changes; True if anything did."""
         changed = False
-        left = self._find()
         while left:
             folded = [record for record in left if self._try(record)]
             changed = changed or bool(folded)
@@ -152,7 +173,7 @@ class _Folder:
         """
         self.facts.constants.reconsider()
         new: list[_Record] = []
-        for candidate in sites.find(self.graph, self.facts, self.keep):
+        for candidate in sites.find(self.graph, self.facts, self.options.keep):
             record = self.owners.get(candidate.nodes[0])
             if record is None:
                 record = _Record(candidate)
@@ -207,12 +228,20 @@ class _Folder:
             if owner is not None and owner.direction is None:
                 owner.took(plan)  # a constant expression that the plan has put a constant for
 
+    def _apply_merge(self, plan: Plan) -> None:
+        self.editor.apply(plan)
+        for node in self.editor.taken_unread():
+            owner = self.owners.get(node)
+            if owner is not None and owner.candidate.is_gone:
+                owner.took(plan)
+
     def verdicts(self) -> Iterable[Verdict]:
-        """One verdict for each site that people should know of."""
+        """One verdict for each site that people should know of, and for each branch."""
         for record in self.records:
             verdict = self._verdict(record)
             if verdict is not None:
                 yield verdict
+        yield from self.merger.verdicts(self.owners)
 
     def _verdict(self, record: _Record) -> Verdict | None:
         candidate = record.candidate
@@ -251,7 +280,7 @@ class _Folder:
                 final[node] = None
             else:
                 stack += reversed(owner.into)
-        return list(final)
+        return self.merger.final(final)
 
     def _is_mere_shift(self, candidate: Candidate) -> bool:
         site = candidate.read(self.facts)

@@ -297,6 +297,27 @@ class Graph:
         if value is not None:
             value.uses[Use(node, index)] = None
 
+    def keep_inputs(self, node: Node, indices: list[int]) -> None:
+        """Take all other inputs out of a node; those that stay move up."""
+        kept = [node.inputs[index] for index in indices]
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                del value.uses[Use(node, index)]
+        node.inputs = []
+        del node.proto.input[:]
+        for index, value in enumerate(kept):
+            self.connect(node, index, value)
+
+    def produce(self, node: Node, value: Value) -> None:
+        """Make ``value`` the only output of ``node``; nothing computes the old one any more."""
+        old = node.outputs[0]
+        if old is not None and old.scope.values.get(old.name) is old:
+            del old.scope.values[old.name]
+            old.producer = None
+        node.outputs = [value]
+        node.proto.output[:] = [value.name]
+        value.producer = node
+
     def rename(self, value: Value, name: str) -> None:
         """Give ``value`` another name everywhere."""
         if value.scope.values.get(value.name) is value:

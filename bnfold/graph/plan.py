@@ -19,16 +19,18 @@ from bnfold.report import Reason
 
 if TYPE_CHECKING:
     from bnfold.graph.facts import Facts
-    from bnfold.graph.index import Node, Value
+    from bnfold.graph.index import Node, Use, Value
 
 __all__ = [
     "Answer",
     "AppendAdd",
     "Become",
     "Bypass",
+    "DropOperands",
     "Edit",
     "Plan",
     "Refusal",
+    "Reroute",
     "Rule",
     "SetAttributes",
     "SetConstant",
@@ -101,7 +103,41 @@ class Bypass:
     index: int = 0
 
 
-Edit = SetConstant | SetAttributes | Become | AppendAdd | Bypass
+@dataclass(frozen=True, eq=False)
+class DropOperands:
+    """Take operands out of an addition; some are left.
+
+    Attributes:
+        node: The addition.
+        indices: Which operands.
+        keeps_name: True if its result means the same as before, and keeps its name.
+    """
+
+    node: Node
+    indices: tuple[int, ...]
+    keeps_name: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Reroute:
+    """Let a node read another value, and put its result elsewhere.
+
+    Attributes:
+        node: The node.
+        index: The input that changes.
+        source: What it reads there.
+        instead_of: The node whose output it computes from now on, which goes; or None.
+        at: The input that reads its result, if no node goes for it.
+    """
+
+    node: Node
+    index: int
+    source: Value
+    instead_of: Node | None = None
+    at: Use | None = None
+
+
+Edit = SetConstant | SetAttributes | Become | AppendAdd | Bypass | DropOperands | Reroute
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,12 +186,13 @@ class Plan:
     """All the edits that make one site vanish.
 
     Attributes:
-        direction: ``backward`` or ``forward``.
+        direction: ``backward`` or ``forward``; ``parallel`` or ``series`` for a merge.
         edits: In the order in which they are applied.
         changed: Values that mean something else afterwards and need another name.
         into: Nodes whose constants take the affine in.
         through: Nodes that the affine passes.
         gain: Elementwise operations removed less those added.
+        branches: The last nodes of the branches that a merge takes out.
         constant: Name of the constant that the site applies to, if that is what it does.
     """
 
@@ -166,6 +203,7 @@ class Plan:
     through: list[Node] = field(default_factory=list)
     gain: int = 0
     constant: str = ""
+    branches: list[Node] = field(default_factory=list)
 
 
 def dense(values: Any, dtype: np.dtype[Any]) -> Scaled:

@@ -1,0 +1,138 @@
+"""Trees of additions: their terms with signs, and what is left when some of the terms go.
+
+A tree is a root and every Add, Sub, Sum and Neg above it whose result only the tree reads. Sums may
+be put in any order, also where operands are broadcast, as the result has the shape of all of them
+together. So terms may be taken out of their places and added at another one.
+
+A term that goes takes its addition along: of x + y, y is left, of x - y its negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bnfold.graph.facts import Facts
+from bnfold.graph.index import Graph, Node, Use, Value
+from bnfold.graph.merge.branches import is_private
+from bnfold.graph.plan import DropOperands
+
+__all__ = ["Term", "Tree", "find_roots", "read_tree"]
+
+ADDITIONS = ("Add", "Sub", "Sum")
+MAX_TERMS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One operand of a tree.
+
+    Attributes:
+        value: The operand.
+        sign: 1 or -1.
+        use: Where it is read.
+    """
+
+    value: Value
+    sign: int
+    use: Use
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """Additions that work together.
+
+    Attributes:
+        root: The last of them.
+        nodes: All of them, from the root up.
+        terms: What they add.
+    """
+
+    root: Node
+    nodes: tuple[Node, ...]
+    terms: tuple[Term, ...]
+
+    def without(self, gone: Iterable[Term]) -> tuple[list[DropOperands], list[Value]]:
+        """What happens to the tree when some terms go, though not all.
+
+        Returns:
+            The edits, from the top down, and the results of inner nodes that mean something else
+            afterwards.
+        """
+        uses = {term.use for term in gone}
+        edits: list[DropOperands] = []
+        changed: list[Value] = []
+        for node in reversed(self.nodes):
+            dropped = [i for i in range(len(node.inputs)) if Use(node, i) in uses]
+            inner = node.outputs[0]
+            assert inner is not None  # noqa: S101 - read_tree has seen it
+            if len(dropped) == len(node.inputs):
+                uses |= set(inner.uses)
+            elif dropped:
+                edits.append(DropOperands(node, tuple(dropped), node is self.root))
+                changed.append(inner)
+            elif any(value in changed for value in node.inputs):
+                changed.append(inner)
+        return edits, [value for value in changed if value is not self.root.outputs[0]]
+
+    def below(self, use: Use) -> list[Value]:
+        """The results of inner nodes that take part of what is read at ``use``."""
+        values: list[Value] = []
+        node = use.node
+        while node is not self.root:
+            value = node.outputs[0]
+            assert value is not None  # noqa: S101 - read_tree has seen it
+            values.append(value)
+            node = next(iter(value.uses)).node
+        return values
+
+
+def find_roots(graph: Graph, facts: Facts) -> list[Node]:
+    """The roots of all trees of a model."""
+    return [
+        node
+        for node in graph.nodes()
+        if node.op in ADDITIONS and _adds(node, graph, facts) and not _is_inner(node, graph, facts)
+    ]
+
+
+def _is_inner(node: Node, graph: Graph, facts: Facts) -> bool:
+    value = node.outputs[0]
+    users = [] if value is None else [use.node for use in value.uses]
+    if value is None or len(users) != 1 or not is_private(value, users[0]):
+        return False
+    return _adds(users[0], graph, facts)
+
+
+def _adds(node: Node, graph: Graph, facts: Facts) -> bool:
+    if node.op not in (*ADDITIONS, "Neg") or ("", node.op) in graph.local_functions:
+        return False
+    if node.has_references or len(node.outputs) != 1 or node in facts.excluded:
+        return False
+    if node.opset < 7 and node.attribute("broadcast", 0):
+        return False
+    return node.outputs[0] is not None and bool(node.inputs) and None not in node.inputs
+
+
+def read_tree(root: Node, graph: Graph, facts: Facts) -> Tree | None:
+    """The tree of a root as it is now, or None where it is too large."""
+    nodes: list[Node] = []
+    terms: list[Term] = []
+    stack: list[tuple[Node, int]] = [(root, 1)]
+    while stack:
+        node, sign = stack.pop()
+        nodes.append(node)
+        deeper: list[tuple[Node, int]] = []
+        for index, value in enumerate(node.inputs):
+            assert value is not None  # noqa: S101 - _adds has seen it
+            own = -sign if node.op == "Neg" or (node.op == "Sub" and index == 1) else sign
+            producer = value.producer
+            inner = producer is not None and is_private(value, node)
+            if inner and producer is not None and _adds(producer, graph, facts):
+                deeper.append((producer, own))
+            else:
+                terms.append(Term(value, own, Use(node, index)))
+        stack += reversed(deeper)
+        if len(terms) > MAX_TERMS:
+            return None
+    return Tree(root, tuple(nodes), tuple(terms))
