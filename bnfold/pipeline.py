@@ -40,6 +40,8 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     level: str = "default",
     keep: Sequence[str] = (),
     freeze_initializers: bool = False,
+    merge: bool = True,
+    ones_channel: bool = False,
     simplify: bool = False,
     inputs: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -68,6 +70,9 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         keep: Globs of site names to leave alone.
         freeze_initializers: Take initializers that a caller could override for constants, and take
             them out of the inputs.
+        merge: Make one operator of linear ones that are added or follow one another.
+        ones_channel: Fold a normalization in front of a padded convolution by giving the
+            convolution before it one more channel, which is constantly 1.
         simplify: Run onnxsim first; the proof is still against ``src``.
         inputs: Shapes by input name, for the proof; "" names the only input.
         dims: Sizes of symbolic dimensions, for the proof.
@@ -106,7 +111,12 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         simplified = run_onnxsim(model, str(src), freeze_initializers=freeze_initializers)
         model, hints = simplified.model, (simplified.hint,)
     say("folding")
-    report, changed = fold_model(model, _options(keep, freeze_initializers=freeze_initializers))
+    report, changed = fold_model(
+        model,
+        _options(
+            keep, freeze_initializers=freeze_initializers, merge=merge, ones_channel=ones_channel
+        ),
+    )
     changed |= simplify
     checks: tuple[CheckReport, ...] = ()
     say("writing")
@@ -148,13 +158,23 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
 
 @overload
 def fold(
-    model: StrPath, *, keep: Sequence[str] = (), freeze_initializers: bool = False
+    model: StrPath,
+    *,
+    keep: Sequence[str] = (),
+    freeze_initializers: bool = False,
+    merge: bool = True,
+    ones_channel: bool = False,
 ) -> onnx.ModelProto: ...
 
 
 @overload
 def fold(
-    model: AnyModel, *, keep: Sequence[str] = (), freeze_initializers: bool = False
+    model: AnyModel,
+    *,
+    keep: Sequence[str] = (),
+    freeze_initializers: bool = False,
+    merge: bool = True,
+    ones_channel: bool = False,
 ) -> AnyModel: ...
 
 
@@ -163,6 +183,8 @@ def fold(
     *,
     keep: Sequence[str] = (),
     freeze_initializers: bool = False,
+    merge: bool = True,
+    ones_channel: bool = False,
 ) -> onnx.ModelProto | onnx_ir.Model:
     """Fold a model in memory, without a proof; `check` gives one, `inspect` the verdicts.
 
@@ -171,6 +193,8 @@ def fold(
             changed.
         keep: Globs of site names to leave alone.
         freeze_initializers: As for `optimize`.
+        merge: As for `optimize`.
+        ones_channel: As for `optimize`.
 
     Returns:
         A new model of the same type, its weights inside; a ``ModelProto`` for a path.
@@ -180,7 +204,12 @@ def fold(
         ModelError: The model cannot be read, or is too large for memory.
     """
     loaded = open_any(model)
-    fold_model(loaded, _options(keep, freeze_initializers=freeze_initializers))
+    fold_model(
+        loaded,
+        _options(
+            keep, freeze_initializers=freeze_initializers, merge=merge, ones_channel=ones_channel
+        ),
+    )
     return as_given(model, to_proto(loaded))
 
 
@@ -189,6 +218,8 @@ def inspect(
     *,
     keep: Sequence[str] = (),
     freeze_initializers: bool = False,
+    merge: bool = True,
+    ones_channel: bool = False,
 ) -> FoldReport:
     """Say what `optimize` would fold, and why the rest would stay. Nothing is written or changed.
 
@@ -196,6 +227,8 @@ def inspect(
         src: A path, a ``ModelProto`` or an ``onnx_ir.Model``.
         keep: As for `optimize`.
         freeze_initializers: As for `optimize`.
+        merge: As for `optimize`.
+        ones_channel: As for `optimize`.
 
     Raises:
         InputError: ``src`` is of another type.
@@ -203,7 +236,12 @@ def inspect(
     """
     model = open_any(src)
     nodes_before = len(model.proto.graph.node)
-    report, _ = fold_model(model, _options(keep, freeze_initializers=freeze_initializers))
+    report, _ = fold_model(
+        model,
+        _options(
+            keep, freeze_initializers=freeze_initializers, merge=merge, ones_channel=ones_channel
+        ),
+    )
     return dataclasses.replace(
         report,
         model=None if model.path is None else str(src),
@@ -216,10 +254,12 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-def _options(keep: Sequence[str], *, freeze_initializers: bool) -> FoldOptions:
+def _options(
+    keep: Sequence[str], *, freeze_initializers: bool, merge: bool, ones_channel: bool
+) -> FoldOptions:
     if isinstance(keep, str):
         keep = (keep,)
-    return FoldOptions(keep=tuple(keep), freeze_initializers=freeze_initializers)
+    return FoldOptions(tuple(keep), freeze_initializers, merge, ones_channel)
 
 
 def _not_equivalent(

@@ -15,6 +15,7 @@ from typing import Any
 from bnfold._version import __version__
 
 __all__ = [
+    "BRANCH",
     "REASONS",
     "SCHEMA_VERSION",
     "CheckReport",
@@ -25,6 +26,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+BRANCH = "branch"
+"""``kind`` of the verdicts on branches of linear operators, which are merged and not folded."""
 
 
 class Reason(enum.StrEnum):
@@ -83,12 +86,13 @@ class Verdict:
 
     Attributes:
         name: Node name; the name of its first output where the node has none.
-        kind: Operator of the site, such as ``BatchNormalization``, or ``Affine`` for a chain of
-            elementwise operators with constants.
+        kind: Operator of the site, such as ``BatchNormalization``; ``Affine`` for a chain of
+            elementwise operators with constants; ``branch`` for linear operators that are merged.
         graph: Where the site stands: ``main``, the path of a subgraph or the name of a function.
         channels: Number of channels, or None where it is not known.
         folded: True if the site is gone.
-        direction: ``backward``, ``forward``, or None for a site that was kept.
+        direction: ``backward`` or ``forward``; ``parallel`` or ``series`` for what a merge has
+            taken out; None for a site that was kept.
         into: Names of the nodes that took the affine in.
         through: Names of the nodes that the affine passed on its way.
         reason: Why the site was kept, or None.

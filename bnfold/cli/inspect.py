@@ -16,14 +16,26 @@ __all__ = ["inspect"]
 @fold_options
 @terminal_options
 def inspect(
-    models: tuple[str, ...], keep: tuple[str, ...], *, freeze_initializers: bool, terminal: Terminal
+    models: tuple[str, ...],
+    keep: tuple[str, ...],
+    *,
+    freeze_initializers: bool,
+    merge: bool,
+    ones_channel: bool,
+    terminal: Terminal,
 ) -> int:
     """Say what would be folded and what would stay, and why. Nothing is written."""
     from bnfold.pipeline import inspect as inspect_model
 
     batch = run_batch(
         models,
-        lambda model: inspect_model(model, keep=keep, freeze_initializers=freeze_initializers),
+        lambda model: inspect_model(
+            model,
+            keep=keep,
+            freeze_initializers=freeze_initializers,
+            merge=merge,
+            ones_channel=ones_channel,
+        ),
         terminal,
     )
     batch.emit(terminal)

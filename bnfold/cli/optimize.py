@@ -16,7 +16,7 @@ from bnfold.cli.options import (
     terminal_options,
 )
 from bnfold.errors import InputError
-from bnfold.report import FoldReport, Reason
+from bnfold.report import BRANCH, FoldReport, Reason
 from bnfold.targets import default_target
 
 __all__ = ["optimize"]
@@ -63,6 +63,8 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
     prove: bool,
     simplify: bool,
     freeze_initializers: bool,
+    merge: bool,
+    ones_channel: bool,
     require_folded: bool,
 ) -> int:
     """Fold the batch normalizations of each MODEL into the weights around them.
@@ -87,12 +89,15 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
                 simplify=simplify,
                 keep=keep,
                 freeze_initializers=freeze_initializers,
+                merge=merge,
+                ones_channel=ones_channel,
                 progress=progress,
                 **proof,
             )
 
     def verdict(report: FoldReport) -> int:
-        missed = sum(site.reason is not Reason.EXCLUDED for site in report.kept)
+        sites = (site for site in report.kept if site.kind != BRANCH)
+        missed = sum(site.reason is not Reason.EXCLUDED for site in sites)
         if not (require_folded and missed):
             return 0
         print_labelled("error", f"{report.model}: --require-folded: {missed} site(s) kept")

@@ -53,7 +53,7 @@ models_argument = click.argument("models", metavar="MODEL...", nargs=-1, require
 
 
 def fold_options(command: Command) -> Command:
-    """Add the options that say which sites may go: ``keep`` and ``freeze_initializers``."""
+    """Add the options of a fold: ``keep``, ``freeze_initializers``, ``merge``, ``ones_channel``."""
     return _with(
         command,
         click.option(
@@ -67,6 +67,18 @@ def fold_options(command: Command) -> Command:
             is_flag=True,
             help="Take initializers that a caller could override for constants, and take them out "
             "of the model's inputs.",
+        ),
+        click.option(
+            "--no-merge",
+            "merge",
+            flag_value=False,
+            default=True,
+            help="Leave linear operators apart that are added or follow one another.",
+        ),
+        click.option(
+            "--ones-channel",
+            is_flag=True,
+            help="Fold in front of padded convolutions too, by a channel that is constantly 1.",
         ),
     )
 

@@ -21,11 +21,11 @@ from bnfold.graph.edits import Editor
 from bnfold.graph.facts import Facts
 from bnfold.graph.functions import inline
 from bnfold.graph.index import Graph, Node
-from bnfold.graph.merge.merger import BRANCH, Merger
+from bnfold.graph.merge.merger import Merger
 from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
-from bnfold.report import FoldReport, Reason, Verdict
+from bnfold.report import BRANCH, FoldReport, Reason, Verdict
 from bnfold.store import LoadedModel, TensorStore
 
 __all__ = ["FoldOptions", "fold_model"]
@@ -42,11 +42,13 @@ class FoldOptions:
         freeze_initializers: Treat initializers that callers could override as constants, and take
             them out of the graph inputs.
         merge: Make one operator of linear ones that are added or follow one another.
+        ones_channel: Fold in front of padded convolutions by a channel that is constantly 1.
     """
 
     keep: tuple[str, ...] = ()
     freeze_initializers: bool = False
     merge: bool = True
+    ones_channel: bool = False
 
 
 @dataclass(eq=False)

@@ -15,12 +15,9 @@ from bnfold.graph.merge.parallel import plan_parallel
 from bnfold.graph.merge.series import find_ends, plan_series, read_series
 from bnfold.graph.merge.trees import find_roots, read_tree
 from bnfold.graph.plan import Plan, Refusal
-from bnfold.report import Reason, Verdict
+from bnfold.report import BRANCH, Reason, Verdict
 
-__all__ = ["BRANCH", "Merger"]
-
-BRANCH = "branch"
-"""``kind`` of the verdicts on branches."""
+__all__ = ["Merger"]
 
 
 @dataclass(frozen=True, eq=False)
