@@ -207,7 +207,8 @@ def main() -> int:
         case = random_model(random.Random(seed), Wishes())  # noqa: S311 - not for secrets
         try:
             for verdict in attack(case).sites:
-                sites["folded" if verdict.folded else f"kept: {verdict.reason}"] += 1
+                branch = "branch " if verdict.kind == "branch" else ""
+                sites[branch + ("gone" if verdict.folded else f"kept: {verdict.reason}")] += 1
         except Exception:  # noqa: BLE001 - whatever it is, it is a finding
             failed += 1
             message = traceback.format_exc()

@@ -57,6 +57,8 @@ class Editor:
         """Carry out all edits of a plan."""
         names = {value: value.name for value in plan.changed}
         constants = [edit for edit in plan.edits if isinstance(edit, SetConstant)]
+        for value in plan.reshaped:
+            value.shape, value.described_as = None, ""
         for edit in plan.edits:
             self._apply(edit, plan, constants)
         for value, name in names.items():

@@ -232,9 +232,9 @@ class _Folder:
 
     def _apply_merge(self, plan: Plan) -> None:
         self.editor.apply(plan)
-        for node in self.editor.taken_unread():
+        for node in dict.fromkeys([*self.editor.taken_unread(), *plan.through]):
             owner = self.owners.get(node)
-            if owner is not None and owner.candidate.is_gone:
+            if owner is not None and owner.candidate.is_gone and not node.alive:
                 owner.took(plan)
 
     def verdicts(self) -> Iterable[Verdict]:

@@ -193,6 +193,7 @@ class Plan:
         through: Nodes that the affine passes.
         gain: Elementwise operations removed less those added.
         branches: The last nodes of the branches that a merge takes out.
+        reshaped: Values among ``changed`` whose shape may be another one.
         constant: Name of the constant that the site applies to, if that is what it does.
     """
 
@@ -204,6 +205,7 @@ class Plan:
     gain: int = 0
     constant: str = ""
     branches: list[Node] = field(default_factory=list)
+    reshaped: list[Value] = field(default_factory=list)
 
 
 def dense(values: Any, dtype: np.dtype[Any]) -> Scaled:

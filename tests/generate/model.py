@@ -10,6 +10,7 @@ import numpy as np
 from onnx import TensorProto
 
 from tests.generate.absorbers import ABSORBERS, MAX_SIZE, size
+from tests.generate.branches import BRANCHES
 from tests.generate.builder import Builder, Case, Dim, Shape, Tensor, static
 from tests.generate.carriers import CARRIERS
 from tests.generate.mixing import MIXING
@@ -25,6 +26,7 @@ FAMILIES: list[tuple[int, Family]] = [
     (5, CARRIERS),
     (3, POSITIONS),
     (3, MIXING),
+    (4, BRANCHES),
 ]
 WEIGHTED = [family for weight, family in FAMILIES for _ in range(weight)]
 OPSETS = [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 17, 18, 19, 20, 21, 21]

@@ -163,7 +163,9 @@ def _plan(
         plan.edits = [Reroute(stays.node, stays.index, source, at=home.term.use), *edits]
         dropped, changed = tree.without(term for term in gone if term is not home.term)
         plan.edits += dropped
-        plan.changed = list(dict.fromkeys([*changed, *tree.below(home.term.use)]))
+        full = tree.below(home.term.use)  # what is joined has the shape of each of its terms
+        plan.changed = list(dict.fromkeys([*changed, *full]))
+        plan.reshaped = [value for value in changed if value not in full]
     for member in chosen:
         if member is not home:
             nodes = member.branch.nodes
