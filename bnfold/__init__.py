@@ -8,6 +8,7 @@
     folded = bnfold.fold(proto)             # in memory: the same type back, without a proof
     report = bnfold.inspect("model.onnx")   # what would fold, and why the rest stays
     checks = bnfold.check("model.onnx", "model.folded.onnx")
+    report = bnfold.bench(["model.onnx", "model.folded.onnx"])
 
 Importing this package imports none of its dependencies; a public name is loaded when first used.
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 from bnfold._version import __version__
 
 if TYPE_CHECKING:
+    from bnfold.benchmark import bench
     from bnfold.check import check
     from bnfold.errors import (
         BnfoldError,
@@ -47,13 +49,16 @@ __all__ = [
     "Reason",
     "Verdict",
     "__version__",
+    "bench",
     "check",
     "fold",
     "inspect",
     "optimize",
+    "torch",
 ]
 
 _HOMES = {
+    "bnfold.benchmark": ("bench",),
     "bnfold.check": ("check",),
     "bnfold.errors": (
         "BnfoldError",
@@ -71,6 +76,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for (PEP 562)."""
+    if name == "torch":
+        return importlib.import_module("bnfold.torch")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME_OF[name]), name)

@@ -27,12 +27,14 @@ PUBLIC = [
     "Reason",
     "Verdict",
     "__version__",
+    "bench",
     "check",
     "fold",
     "inspect",
     "optimize",
+    "torch",
 ]
-VERBS = ["check", "inspect", "optimize"]
+VERBS = ["bench", "check", "inspect", "optimize"]
 DEPENDENCIES = {"click", "ml_dtypes", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "torch"}
 
 

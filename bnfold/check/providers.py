@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bnfold.check.runtime import require_runtime, runtime_name
@@ -21,6 +21,7 @@ from bnfold.errors import InputError, ProviderError
 __all__ = [
     "CPU",
     "CUDA",
+    "CUDA_CHECKED",
     "native_messages",
     "not_started",
     "provider_name",
@@ -33,8 +34,12 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 _SUFFIX = "ExecutionProvider"
 
-# The exhaustive algorithm search picks by time: two sessions would compute with other algorithms.
-_CUDA_OPTIONS = {"cudnn_conv_algo_search": "DEFAULT"}
+CUDA_CHECKED = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
+"""Options of CUDA under which two sessions compute alike.
+
+The exhaustive search for an algorithm picks by time, and TF32, on by default, rounds the operands
+of convolutions and products to 10 bits.
+"""
 
 _GPU_HINT = 'on a machine with an NVIDIA GPU, pip install "bnfold[gpu]" instead of "[cpu]"'
 _DRIVER_HINT = (
@@ -107,20 +112,19 @@ def provider_name(provider: str) -> str:
     return provider.partition(":")[0]
 
 
-def session_providers(provider: str, *, tf32: bool = False) -> list[Any]:
+def session_providers(provider: str, cuda: Mapping[str, str]) -> list[Any]:
     """Return the ``providers`` argument of a session.
 
     Args:
         provider: From :func:`resolve_provider`.
-        tf32: True to let CUDA round the operands of convolutions and products to 10 bits, as it
-            does by default. Two sessions that do cannot be compared closely.
+        cuda: Options for the provider if it is CUDA.
     """
     name, _, device = provider.partition(":")
     if name == CPU:
         return [CPU]
     options = {"device_id": device} if device else {}
     if name == CUDA:
-        options |= _CUDA_OPTIONS | {"use_tf32": str(int(tf32))}
+        options |= cuda
         _preload_libraries()
     return [(name, options), CPU]
 

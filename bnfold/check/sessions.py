@@ -21,6 +21,7 @@ from bnfold.check.model import Model
 from bnfold.check.placement import nodes_per_provider, prove_placement
 from bnfold.check.providers import (
     CPU,
+    CUDA_CHECKED,
     native_messages,
     not_started,
     provider_name,
@@ -39,6 +40,8 @@ __all__ = [
     "Runner",
     "Value",
     "invalid",
+    "run_error",
+    "start_session",
 ]
 
 # A tensor, a sequence of values, a map, or None for an empty optional.
@@ -90,6 +93,63 @@ class Runner(Protocol):
         ...
 
 
+def start_session(
+    model: Model,
+    provider: str,
+    level: str,
+    options: Any,
+    cuda: Mapping[str, str] | None = None,
+) -> Any:
+    """Load a model into ONNX Runtime, on a provider and nowhere else.
+
+    Args:
+        model: What to load.
+        provider: From :func:`bnfold.check.providers.resolve_provider`.
+        level: A key of ``LEVELS``.
+        options: ``SessionOptions`` to start from.
+        cuda: Options of the CUDA provider.
+
+    Returns:
+        The ``InferenceSession``.
+
+    Raises:
+        RunError: The runtime does not accept the model.
+        ProviderError: The provider does not start, or compute nodes are not on it.
+    """
+    ort = require_runtime()
+    options.log_severity_level = _SILENT
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if model.data is not None and model.path is not None:
+        # Without it the runtime looks for external data where the process was started.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", model.directory
+        )
+    source = model.data if model.data is not None else str(model.path)
+    elsewhere = provider_name(provider) != CPU
+    # What the runtime logs tells why a provider does not start; on the CPU errors say it all.
+    with native_messages() if elsewhere else contextlib.nullcontext(str) as messages:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # A run that fails is not to be repeated on the CPU behind our back.
+                session = ort.InferenceSession(
+                    source,
+                    options,
+                    providers=session_providers(provider, cuda or {}),
+                    enable_fallback=0,
+                )
+        except Exception as error:  # its classes share no other base
+            failed = start_failure(model.label, provider, f"{error} {messages()}")
+            if elsewhere and failed is not None:
+                raise failed from error
+            raise run_error(error) from error
+        if elsewhere and provider_name(provider) not in session.get_providers():
+            raise not_started(model.label, provider, messages())
+    prove_placement(session, provider, model.label, model.graph)
+    return session
+
+
 class OrtRunner:
     """A model in ONNX Runtime, on one provider at one optimization level.
 
@@ -119,10 +179,7 @@ class OrtRunner:
     ) -> None:
         ort = require_runtime()
         options = ort.SessionOptions()
-        options.log_severity_level = _SILENT
-        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, LEVELS[level])
         options.use_deterministic_compute = True
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         # The session reads these without a copy: they have to live as long as it does.
         self._overrides = {
             name: ort.OrtValue.ortvalue_from_numpy(value)
@@ -130,46 +187,20 @@ class OrtRunner:
         }
         for name, value in self._overrides.items():
             options.add_initializer(name, value)
-        if model.data is not None and model.path is not None:
-            # Without it the runtime looks for external data where the process was started.
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", model.directory
-            )
         self.provider = provider
-        self._session = self._start(ort, model, options, session_providers(provider, tf32=tf32))
-        prove_placement(self._session, provider, model.label, model.graph)
+        settings = CUDA_CHECKED | {"use_tf32": str(int(tf32))}
+        self._session = start_session(model, provider, level, options, settings)
         self.nodes = nodes_per_provider(self._session)
         self._names = [output.name for output in self._session.get_outputs()]
         self._run_options = ort.RunOptions()
         self._run_options.log_severity_level = _SILENT
-
-    def _start(self, ort: Any, model: Model, options: Any, providers: list[Any]) -> Any:
-        source = model.data if model.data is not None else str(model.path)
-        elsewhere = provider_name(self.provider) != CPU
-        # What the runtime logs tells why a provider does not start; on the CPU errors say it all.
-        with native_messages() if elsewhere else contextlib.nullcontext(str) as messages:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    # A run that fails is not to be repeated on the CPU behind our back.
-                    session = ort.InferenceSession(
-                        source, options, providers=providers, enable_fallback=0
-                    )
-            except Exception as error:  # its classes share no other base
-                failed = start_failure(model.label, self.provider, f"{error} {messages()}")
-                if elsewhere and failed is not None:
-                    raise failed from error
-                raise _run_error(error) from error
-            if elsewhere and provider_name(self.provider) not in session.get_providers():
-                raise not_started(model.label, self.provider, messages())
-        return session
 
     def run(self, arrays: Mapping[str, Value]) -> list[Value]:
         """See :class:`Runner`."""
         try:
             return list(self._session.run(self._names, dict(arrays), self._run_options))
         except Exception as error:  # its classes share no other base
-            raise _run_error(error) from error
+            raise run_error(error) from error
 
 
 class ReferenceRunner:
@@ -217,7 +248,8 @@ def invalid(model: Model) -> str | None:
     return None
 
 
-def _run_error(error: BaseException) -> RunError:
+def run_error(error: BaseException) -> RunError:
+    """Return what an exception of the runtime says, in one line."""
     return RunError(_one_line(error), out_of_memory=bool(_NO_MEMORY.search(str(error))))
 
 

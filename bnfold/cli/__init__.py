@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from bnfold._version import __version__
+from bnfold.cli.bench import bench
 from bnfold.cli.check import check
 from bnfold.cli.inspect import inspect
 from bnfold.cli.optimize import optimize
@@ -34,3 +35,4 @@ def main() -> None:
 main.add_command(optimize)
 main.add_command(inspect)
 main.add_command(check)
+main.add_command(bench)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from bnfold.benchmark.report import BenchReport
     from bnfold.errors import BnfoldError
     from bnfold.report import CheckReport, FoldReport
 
@@ -69,6 +70,13 @@ class Terminal:
 
             print_tables(check_tables(title, checks))
         self.show_checks_warnings(checks)
+
+    def show_bench(self, report: BenchReport) -> None:
+        """Print what a benchmark measured."""
+        if not (self.quiet or self.json):
+            from bnfold.cli.tables import bench_tables, print_tables
+
+            print_tables(bench_tables(report))
 
     def show_checks_warnings(self, checks: tuple[CheckReport, ...]) -> None:
         """Print what the checks noticed about the runtime, each sentence once."""

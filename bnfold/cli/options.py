@@ -10,7 +10,20 @@ import click
 
 from bnfold.cli.console import Terminal
 
-__all__ = ["Proof", "check_options", "fold_options", "models_argument", "terminal_options"]
+__all__ = [
+    "Proof",
+    "check_options",
+    "dim_option",
+    "fold_options",
+    "input_option",
+    "level_option",
+    "models_argument",
+    "provider_option",
+    "seed_option",
+    "terminal_options",
+    "timeout_option",
+    "unique",
+]
 
 Command = Callable[..., int]
 
@@ -50,6 +63,50 @@ def _dimension(value: str) -> tuple[str, int]:
 
 
 models_argument = click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+provider_option = click.option(
+    "--provider",
+    metavar="NAME",
+    multiple=True,
+    default=("cpu",),
+    help="Where to run: cpu (default), cuda, cuda:1, or another execution provider of the "
+    "installed runtime. It runs there, or it is an error. Repeatable.",
+)
+level_option = click.option(
+    "--level",
+    type=click.Choice(["disable_all", "basic", "extended", "layout", "default"]),
+    default="default",
+    show_default=True,
+    help="Optimization level of the deployment.",
+)
+input_option = click.option(
+    "--input",
+    "inputs",
+    type=_shape,
+    metavar="[NAME:]1x3x224x224",
+    multiple=True,
+    help="Shape of an input; the name may be left out if there is one. Repeatable.",
+)
+dim_option = click.option(
+    "--dim",
+    "dims",
+    type=_dimension,
+    metavar="NAME=SIZE",
+    multiple=True,
+    help="Size of a symbolic dimension. Repeatable.",
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of the random inputs.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up after this time.",
+)
 
 
 def fold_options(command: Command) -> Command:
@@ -91,8 +148,8 @@ def check_options(command: Command) -> Command:
         proof = Proof(
             providers=tuple(dict.fromkeys(arguments.pop("provider"))),
             level=arguments.pop("level"),
-            inputs=_unique("--input", arguments.pop("inputs")),
-            dims=_unique("--dim", arguments.pop("dims")),
+            inputs=unique("--input", arguments.pop("inputs")),
+            dims=unique("--dim", arguments.pop("dims")),
             data=arguments.pop("data"),
             data_loader=arguments.pop("data_loader"),
             samples=arguments.pop("samples"),
@@ -109,37 +166,10 @@ def check_options(command: Command) -> Command:
 
     return _with(
         with_proof,
-        click.option(
-            "--provider",
-            metavar="NAME",
-            multiple=True,
-            default=("cpu",),
-            help="Where to compare: cpu (default), cuda, cuda:1, or another execution provider of "
-            "the installed runtime. It runs there, or it is an error. Repeatable.",
-        ),
-        click.option(
-            "--level",
-            type=click.Choice(["disable_all", "basic", "extended", "layout", "default"]),
-            default="default",
-            show_default=True,
-            help="Optimization level of the deployment, compared beside disable_all.",
-        ),
-        click.option(
-            "--input",
-            "inputs",
-            type=_shape,
-            metavar="[NAME:]1x3x224x224",
-            multiple=True,
-            help="Shape of an input; the name may be left out if there is one. Repeatable.",
-        ),
-        click.option(
-            "--dim",
-            "dims",
-            type=_dimension,
-            metavar="NAME=SIZE",
-            multiple=True,
-            help="Size of a symbolic dimension. Repeatable.",
-        ),
+        provider_option,
+        level_option,
+        input_option,
+        dim_option,
         click.option(
             "--data",
             metavar="PATH",
@@ -169,19 +199,8 @@ def check_options(command: Command) -> Command:
             metavar="FILE",
             help="rtol and atol for single outputs, by name: a JSON or TOML file.",
         ),
-        click.option(
-            "--seed",
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            help="Seed of the random inputs.",
-        ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="SECONDS",
-            help="Give the comparison up after this time.",
-        ),
+        seed_option,
+        timeout_option,
     )
 
 
@@ -212,7 +231,7 @@ def _with(command: Command, *decorators: Callable[[Command], Command]) -> Comman
     return command
 
 
-def _unique(option: str, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def unique(option: str, pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     """Return the pairs as a dict; a name that comes twice is an error."""
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -14,9 +14,10 @@ from rich.text import Text
 from bnfold.cli.console import printable
 
 if TYPE_CHECKING:
+    from bnfold.benchmark.report import BenchReport, Speed
     from bnfold.report import CheckReport, FoldReport, OutputComparison, Verdict
 
-__all__ = ["check_tables", "fold_tables", "print_tables"]
+__all__ = ["bench_tables", "check_tables", "fold_tables", "print_tables"]
 
 MANY = 16
 """More rows than this are grouped."""
@@ -65,6 +66,51 @@ def check_tables(title: str, checks: tuple[CheckReport, ...]) -> list[Renderable
     equivalent = all(check.equivalent for check in checks)
     says = ("compute the same", "bold green") if equivalent else ("do NOT compute the same", "red")
     return [Text.assemble((printable(title), "bold"), " ", says), _proof(checks)]
+
+
+def bench_tables(report: BenchReport) -> list[RenderableType]:
+    """Return latencies, one table for each setting, and what the models cost besides time."""
+    tables: list[RenderableType] = []
+    settings = list(dict.fromkeys(map(_conditions, report.speeds)))
+    for conditions in settings:
+        tables.append(Text(printable(conditions), style="bold"))
+        table = _table("model", "median", "5 % to 95 %", "samples/s", "ratio", "99 % interval", "")
+        for speed in report.speeds:
+            if _conditions(speed) == conditions:
+                _add_speed(table, speed)
+        tables.append(table)
+    if report.footprints:
+        table = _table("model", "load", "memory")
+        for footprint in report.footprints:
+            table.add_row(
+                Text(printable(footprint.model)),
+                f"{footprint.load_ms:.1f} ms",
+                _size(footprint.memory_bytes),
+            )
+        tables += [Text("load time, and memory for loading and one run", style="bold"), table]
+    return tables
+
+
+def _conditions(speed: Speed) -> str:
+    setting = speed.setting
+    shapes = [f"{name} {'x'.join(map(str, shape))}" for name, shape in setting.shapes.items()]
+    provider = setting.provider.replace("ExecutionProvider", "")
+    threads = f"{setting.threads} threads, " if setting.threads else ""
+    return f"{provider}, level {setting.level}, {threads}{', '.join(shapes) or 'no inputs'}"
+
+
+def _add_speed(table: Table, speed: Speed) -> None:
+    latency, interval = speed.latency, speed.interval
+    styles = {"faster": "green", "slower": "red"}
+    table.add_row(
+        Text(printable(speed.model)),
+        f"{latency.median:.3g} ms",
+        f"{latency.low:.3g} to {latency.high:.3g}",
+        "" if speed.throughput is None else f"{speed.throughput:.4g}",
+        "" if speed.ratio is None else f"{speed.ratio:.3f}",
+        "" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}",
+        Text(speed.verdict or "", style=styles.get(speed.verdict or "", "dim")),
+    )
 
 
 def _many(sites: Sequence[Verdict], *, every_site: bool) -> bool:

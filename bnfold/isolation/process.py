@@ -23,7 +23,7 @@ from bnfold.isolation.messages import read_message, write_message
 if TYPE_CHECKING:
     from bnfold.progress import Progress
 
-__all__ = ["Job", "run_isolated"]
+__all__ = ["Job", "run_fresh", "run_isolated"]
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -79,6 +79,19 @@ def run_isolated(
         finally:
             if not worker.is_idle:
                 worker.close()
+
+
+def run_fresh(job: Job[Result], timeout: float | None = None) -> tuple[Result, ...]:
+    """Run a job in a child process of its own, for what an earlier job would spoil.
+
+    Raises:
+        BnfoldError: See :func:`run_isolated`.
+    """
+    worker = _Worker()
+    try:
+        return worker.run(job, lambda _: None, timeout)
+    finally:
+        worker.close()
 
 
 def _run_here(job: Job[Result], progress: Progress | None) -> tuple[Result, ...]:
