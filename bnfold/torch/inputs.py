@@ -10,6 +10,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -21,11 +22,11 @@ from bnfold.errors import InputError
 __all__ = ["Example", "as_example", "guess", "variants"]
 
 MAX_ELEMENTS = 1 << 23
-MAX_THRESHOLDS = 6
-MAX_VARIANTS = 12
+MAX_THRESHOLDS = 8
+MAX_VARIANTS = 18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """Arguments of one call of a module.
 
@@ -180,16 +181,39 @@ def _spatial(tensor: torch.Tensor, change: Callable[[int], int]) -> tuple[int, .
 
 def _thresholds(module: nn.Module, example: Example) -> list[int]:
     """Lengths around the numbers that the code of the module may compare lengths with."""
-    numbers: set[int] = set()
-    for kind in {type(part) for part in module.modules()}:
+    in_code: set[int] = set()
+    in_attributes: set[int] = set()
+    codes: dict[CodeType, bool] = {}
+    for part in module.modules():
+        kind = type(part)
         if kind.__module__.startswith("torch."):
             continue
-        code = getattr(kind.forward, "__code__", None)
-        if code is not None and {"shape", "size"} & set(code.co_names):
-            numbers |= {n for n in code.co_consts if type(n) is int and 2 < n <= 1024}
-    known = {n for t in example.tensors() for n in t.shape[2:]}
-    sizes = [n + step for n in sorted(numbers) for step in (1, -1)]
-    return [n for n in dict.fromkeys(sizes) if n not in known][:MAX_THRESHOLDS]
+        known = len(codes)
+        for base in kind.__mro__:
+            if not base.__module__.startswith("torch."):
+                for item in vars(base).values():
+                    _gather(getattr(item, "__func__", item), codes, depth=3)
+        if any(list(codes.values())[known:]):
+            in_attributes |= {n for n in vars(part).values() if type(n) is int}
+    for code, measures in codes.items():
+        if measures:
+            in_code |= {n for n in code.co_consts if type(n) is int}
+    lengths = {n for t in example.tensors() for n in t.shape[2:]}
+    numbers = [*sorted(in_code), *sorted(in_attributes - in_code)]
+    sizes = [n + step for n in numbers if 2 < n <= 1024 for step in (1, -1)]
+    return [n for n in dict.fromkeys(sizes) if n not in lengths][:MAX_THRESHOLDS]
+
+
+def _gather(function: object, codes: dict[CodeType, bool], depth: int) -> None:
+    """The code of a function and of those that it calls, and whether it looks at lengths."""
+    if not isinstance(function, FunctionType) or function.__code__ in codes or depth == 0:
+        return
+    code = function.__code__
+    codes[code] = bool({"shape", "size", "numel", "len"} & set(code.co_names))
+    for name in code.co_names:
+        other = function.__globals__.get(name)
+        if not getattr(other, "__module__", "torch.").startswith("torch"):
+            _gather(other, codes, depth - 1)
 
 
 def _redrawn(

@@ -133,7 +133,7 @@ def _example(module: nn.Module, given: Any) -> Example:
 
 def _failure(module: nn.Module, example: Example) -> str | None:
     try:
-        outputs_of(clone(module), example)
+        outputs_of(module, example)
     except Exception as error:  # noqa: BLE001 - the module is the caller's: anything may happen
         lines = str(error).strip().splitlines() or [""]
         return f"{type(error).__name__}: {lines[0]}"

@@ -43,6 +43,9 @@ class _Finder:
         self.graph = graph
         self.traces = traces
         self.modules = dict(module.named_modules(remove_duplicate=False))
+        self.names: dict[int, str] = {}
+        for name, part in self.modules.items():
+            self.names.setdefault(id(part), name)
         self.norms: dict[object, Norm] = {}
         self.taken: set[Node] = set()
 
@@ -74,25 +77,29 @@ class _Finder:
         if not nodes:
             return
         is_norm = [node.op == "BatchNormalization" for node in nodes]
-        norm = self.norms.setdefault(id(part), Norm(id(part), scope.name or type(part).__name__))
+        name = self.names[id(part)] or type(part).__name__
+        norm = self.norms.setdefault(id(part), Norm(id(part), name))
         if is_norm == [True]:
             candidate = Candidate(norm.name, "BatchNormalization", nodes, _channels(nodes[0]))
         elif any(is_norm):
-            at = is_norm.index(True)
-            candidate = Candidate(norm.name, "BatchNormalization", [nodes[at]])
-            norm.kept = norm.kept or _more(norm.name, part)
+            node = nodes[is_norm.index(True)]
+            candidate = Candidate(norm.name, "BatchNormalization", [node], _channels(node))
+            if not node.attribute("training_mode", 0):
+                norm.kept = norm.kept or _more(norm.name, part)
         else:
             candidate = Candidate(norm.name, "Affine", nodes, _length_of_statistics(part))
         norm.calls.append(candidate)
         self.taken.update(nodes)
-        if any(parent is part for parent in (self.module,)):
+        if candidate.nodes[0].attribute("training_mode", 0):
+            return
+        if _hooked(part):
+            norm.kept = Refusal(Reason.FAN_OUT, f'a hook of "{norm.name}" would be lost with it')
+        elif norm.kept is None and not self._only_children_follow(part, nodes, inner):
+            norm.kept = _more(norm.name, part)
+        elif norm.kept is None and part is self.module:
             norm.kept = Refusal(
                 Reason.NO_LINEAR_NEIGHBOUR, f"the {type(part).__name__} is the whole module"
             )
-        elif _hooked(part):
-            norm.kept = Refusal(Reason.FAN_OUT, f'a hook of "{norm.name}" would be lost with it')
-        elif not self._only_children_follow(part, nodes, inner):
-            norm.kept = norm.kept or _more(norm.name, part)
 
     def _only_children_follow(
         self, part: nn.Module, nodes: list[Node], inner: list[Node]
@@ -212,8 +219,10 @@ def _more(name: str, part: nn.Module) -> Refusal:
 
 
 def _channels(node: Node) -> int | None:
-    shape = None if node.input(4) is None else node.inputs[4].shape  # type: ignore[union-attr]
-    return shape[0] if shape and isinstance(shape[0], int) else None
+    for value in node.inputs[1:]:
+        if value is not None and value.shape and isinstance(value.shape[0], int):
+            return value.shape[0]
+    return None
 
 
 def _length_of_statistics(part: nn.Module) -> int | None:

@@ -69,6 +69,10 @@ def plain(module: ModuleT, names: Iterable[str] | None = None) -> ModuleT:
 
 def _bare(part: nn.Module) -> None:
     if parametrize.is_parametrized(part):
+        # the class was made for the original, and removal would take its properties away there
+        kind = type(part)
+        own = {key: item for key, item in vars(kind).items() if key not in _OF_EVERY_CLASS}
+        part.__class__ = type(kind.__name__, kind.__bases__, own)
         for name in list(part.parametrizations):  # type: ignore[arg-type]
             if name in ("weight", "bias"):
                 parametrize.remove_parametrizations(part, name, leave_parametrized=True)
@@ -77,6 +81,9 @@ def _bare(part: nn.Module) -> None:
             remove_weight_norm(part, hook.name)
         elif isinstance(hook, SpectralNorm):
             remove_spectral_norm(part, hook.name)
+
+
+_OF_EVERY_CLASS = ("__dict__", "__weakref__")
 
 
 def install(module: nn.Module, changes: Changes, *, exact: bool = False) -> None:

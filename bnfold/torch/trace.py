@@ -90,7 +90,7 @@ class Trace:
     calls: list[Call] = field(default_factory=list)
     outputs: list[Datum] = field(default_factory=list)
     inputs: list[Datum] = field(default_factory=list)
-    #: writes that reached other handles than their own: name of the call, the handles concerned
+    #: writes that reach what only the absence of some calls lets them reach: their names
     spills: list[tuple[str, frozenset[str]]] = field(default_factory=list)
 
 
@@ -166,6 +166,7 @@ class Builder:
         self.views = views
         self.now: dict[Handle, Datum] = {}
         self.storage: dict[Handle, int] = {}
+        self.without: dict[Handle, int] = {}  # as it is now, before any view of `views`
         self.through: dict[int, set[str]] = {}
         self.fresh = itertools.count()
         self.last_use = self._last_uses()
@@ -237,6 +238,8 @@ class Builder:
             return
         place = self._storage(aliased[0]) if aliased else next(self.fresh)
         self.storage[result] = place
+        is_new = not aliased or event.name in self.views
+        self.without[result] = next(self.fresh) if is_new else self.without[aliased[0]]
         if event.name in self.views:
             self.through.setdefault(place, set()).add(event.name)
 
@@ -254,6 +257,7 @@ class Builder:
         self.now[handle] = first
         for result in results:
             self.storage.setdefault(result, place)
+            self.without.setdefault(result, self.without[handle])
             self.now[result] = first
         others = [
             other
@@ -265,7 +269,8 @@ class Builder:
         ]
         if not others:
             return
-        trace.spills.append((event.name, frozenset(self.through.get(place, ()))))
+        if any(self.without[other] != self.without[handle] for other in others):
+            trace.spills.append((event.name, frozenset(self.through.get(place, ()))))
         before = tuple(self._datum(other) for other in (handle, *others))
         after: list[Datum | None] = []
         for other in (handle, *others):
@@ -283,6 +288,7 @@ class Builder:
     def _storage(self, handle: Handle) -> int:
         if handle not in self.storage:
             self.storage[handle] = next(self.fresh)
+            self.without[handle] = next(self.fresh)
         return self.storage[handle]
 
     def _datum(self, handle: Handle) -> Datum:

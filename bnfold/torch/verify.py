@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from bnfold.report import CheckReport, OutputComparison
 from bnfold.torch.inputs import Example
+from bnfold.torch.surgery import clone
 
 __all__ = ["Outputs", "agree", "compare", "outputs_of", "report_of"]
 
@@ -39,8 +40,8 @@ class Outputs:
 
 
 def outputs_of(module: nn.Module, example: Example, seed: int = 0) -> Outputs:
-    """Run a module without gradients; random numbers start from ``seed``."""
-    example = example.fresh()
+    """Run a copy of a module without gradients; random numbers start from ``seed``."""
+    module, example = clone(module), example.fresh()
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
@@ -141,8 +142,6 @@ def _noise(module: nn.Module, example: Example, reference: Outputs) -> list[floa
 def _weight_noise(
     module: nn.Module, example: Example, reference: Outputs, noise: list[float]
 ) -> None:
-    from bnfold.torch.surgery import clone  # noqa: PLC0415 - surgery imports the planning side
-
     for draw in range(DRAWS):
         generator = torch.Generator().manual_seed(100 + draw)
         moved = clone(module)
