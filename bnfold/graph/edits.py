@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from bnfold.graph import shapes
 from bnfold.graph.constants import Constant, Constants
 from bnfold.graph.index import Graph, Node, Scope, Use, Value
 from bnfold.graph.plan import (
@@ -22,6 +23,7 @@ from bnfold.graph.plan import (
     SetAttributes,
     SetConstant,
 )
+from bnfold.graph.shapes import Dims
 from bnfold.graph.writeback import write_back
 from bnfold.lazy import Scaled, Unrounded
 from bnfold.store import ArraySource, LazyTensor, TensorStore
@@ -57,16 +59,30 @@ class Editor:
         """Carry out all edits of a plan."""
         names = {value: value.name for value in plan.changed}
         constants = [edit for edit in plan.edits if isinstance(edit, SetConstant)]
-        for value in plan.reshaped:
-            value.shape, value.described_as = None, ""
         for edit in plan.edits:
             self._apply(edit, plan, constants)
+        for value in plan.reshaped:
+            value.shape, value.described_as = self._shape_of_sum(value), ""
         for value, name in names.items():
             # a value that still has its old name would give it another meaning
             if value.scope.values.get(name) is value and value.name == name:
                 self.graph.rename(value, self.graph.fresh(f"{name}{FRESH_SUFFIX}"))
         self._sweep()
         self._release(constants)
+
+    def _shape_of_sum(self, value: Value) -> Dims | None:
+        """The shape of what an addition computes from what is left of its operands."""
+        node = value.producer
+        operands: list[Dims] = []
+        for operand in () if node is None else node.inputs:
+            constant = self.constants.get(operand)
+            dims = None if operand is None else operand.shape
+            if constant is not None and not constant.any_shape:
+                dims = constant.shape
+            if dims is None:
+                return None
+            operands.append(dims)
+        return shapes.joint(operands, f"{value.scope.label}.{value.name}")
 
     def _release(self, constants: Sequence[SetConstant]) -> None:
         """Give back the pages of the weights whose range the plan has looked at."""

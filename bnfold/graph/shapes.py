@@ -19,7 +19,7 @@ from onnx import GraphProto, ModelProto, TensorProto, TypeProto
 from bnfold.affine import Affine, Float64
 from bnfold.graph.index import Graph, Scope, Value
 
-__all__ = ["Dims", "broadcast", "infer", "reshape"]
+__all__ = ["Dims", "broadcast", "infer", "joint", "reshape"]
 
 Dims = tuple[int | str, ...]
 Group = tuple[range, range]
@@ -148,6 +148,26 @@ def broadcast(dims: Dims, constant: tuple[int, ...]) -> Dims:
     left = (1,) * (rank - len(dims)) + dims
     right = (1,) * (rank - len(constant)) + constant
     return tuple(b if b != 1 else a for a, b in zip(left, right, strict=True))
+
+
+def joint(operands: Sequence[Dims], label: str) -> Dims:
+    """The shape of operands that are broadcast together; lengths that are not known get names.
+
+    Args:
+        operands: Shapes of the operands.
+        label: What the names are formed from.
+    """
+    rank = max((len(dims) for dims in operands), default=0)
+    aligned = [(1,) * (rank - len(dims)) + dims for dims in operands]
+    result: list[int | str] = []
+    for axis in range(rank):
+        lengths = {dims[axis] for dims in aligned} - {1}
+        numbers = [length for length in lengths if isinstance(length, int)]
+        if numbers:
+            result.append(numbers[0])
+        else:
+            result.append(f"?{label}.{axis}" if len(lengths) > 1 else next(iter(lengths), 1))
+    return tuple(result)
 
 
 def reshape(affine: Affine, source: Dims, target: Dims) -> Affine | None:

@@ -182,10 +182,11 @@ def _candidate(node: Node, graph: Graph, facts: Facts) -> Candidate | None:
 def _run(node: Node, facts: Facts) -> Iterator[ConstantOperand]:
     """The chain that starts at ``node`` and varies along one axis at most."""
     axes: frozenset[int] = frozenset()
+    value: Value | None = None
     while True:
         operand = constant_operand(node, None, facts)
-        if isinstance(operand, Refusal):
-            return
+        if isinstance(operand, Refusal) or operand.computed is not (value or operand.computed):
+            return  # of what is constant so far, the rest is no chain
         axes |= _axes(operand)
         if len(axes) > 1:
             return

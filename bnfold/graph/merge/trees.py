@@ -116,23 +116,26 @@ def _adds(node: Node, graph: Graph, facts: Facts) -> bool:
 
 def read_tree(root: Node, graph: Graph, facts: Facts) -> Tree | None:
     """The tree of a root as it is now, or None where it is too large."""
-    nodes: list[Node] = []
+    nodes: list[Node] = [root]
     terms: list[Term] = []
-    stack: list[tuple[Node, int]] = [(root, 1)]
+    stack: list[tuple[Use, int]] = [(use, 1) for use in _operands(root)]
     while stack:
-        node, sign = stack.pop()
-        nodes.append(node)
-        deeper: list[tuple[Node, int]] = []
-        for index, value in enumerate(node.inputs):
-            assert value is not None  # noqa: S101 - _adds has seen it
-            own = -sign if node.op == "Neg" or (node.op == "Sub" and index == 1) else sign
-            producer = value.producer
-            inner = producer is not None and is_private(value, node)
-            if inner and producer is not None and _adds(producer, graph, facts):
-                deeper.append((producer, own))
-            else:
-                terms.append(Term(value, own, Use(node, index)))
-        stack += reversed(deeper)
+        use, sign = stack.pop()
+        value = use.node.inputs[use.index]
+        assert value is not None  # noqa: S101 - _adds has seen it
+        negative = use.node.op == "Neg" or (use.node.op == "Sub" and use.index == 1)
+        sign = -sign if negative else sign
+        inner = value.producer
+        if inner is not None and is_private(value, use.node) and _adds(inner, graph, facts):
+            nodes.append(inner)
+            stack += [(each, sign) for each in _operands(inner)]
+        else:
+            terms.append(Term(value, sign, use))
         if len(terms) > MAX_TERMS:
             return None
     return Tree(root, tuple(nodes), tuple(terms))
+
+
+def _operands(node: Node) -> list[Use]:
+    """Its operands, the last one first."""
+    return [Use(node, index) for index in reversed(range(len(node.inputs)))]
