@@ -20,6 +20,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "CheckReport",
     "FoldReport",
+    "LayerError",
+    "Localization",
     "OutputComparison",
     "Reason",
     "Verdict",
@@ -169,6 +171,82 @@ class OutputComparison:
 
 
 @dataclass(frozen=True)
+class LayerError:
+    """How far one tensor inside of the models is from the reference.
+
+    Attributes:
+        tensor: Name of the tensor, which both models have.
+        reference_node: Node of the reference that produces it; where the tensor is wrong and
+            several nodes lie between it and the tensors before, the last of them that the
+            candidate does not have in the same form. None for a constant.
+        reference_operator: Operator of that node, or None.
+        candidate_node: The same for the candidate.
+        candidate_operator: Operator of that node, or None.
+        difference: D = max|candidate - reference| / max|reference|, where the candidate gets what
+            the reference computed before this tensor.
+        noise: Largest D of the reference against itself when what it gets is moved by one unit in
+            the last place and its weights by about half of one.
+        ratio: ``difference / noise``, or None where that says nothing (no noise, exact values).
+        allowed: Largest ``difference`` that would have passed.
+        beyond: True if the difference is more than noise.
+        detail: A sentence on anything beside the numbers (another shape, a name that stands for
+            another value), or None.
+    """
+
+    tensor: str
+    reference_node: str | None
+    reference_operator: str | None
+    candidate_node: str | None
+    candidate_operator: str | None
+    difference: float
+    noise: float
+    ratio: float | None
+    allowed: float
+    beyond: bool
+    detail: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: finite numbers only, None in place of the others."""
+        return {
+            "tensor": self.tensor,
+            "reference_node": self.reference_node,
+            "reference_operator": self.reference_operator,
+            "candidate_node": self.candidate_node,
+            "candidate_operator": self.candidate_operator,
+            "difference": _finite(self.difference),
+            "noise": _finite(self.noise),
+            "ratio": None if self.ratio is None else _finite(self.ratio),
+            "allowed": _finite(self.allowed),
+            "beyond": self.beyond,
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class Localization:
+    """Where two models part, tensor by tensor.
+
+    Attributes:
+        first: The first tensor in which the models part and from which the difference reaches an
+            output, or None if there is none.
+        layers: All tensors that were compared, in topological order.
+        detail: A sentence on what was found or why nothing was, or None.
+    """
+
+    first: LayerError | None
+    layers: tuple[LayerError, ...]
+    detail: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "first": None if self.first is None else self.first.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
 class CheckReport:
     """One comparison of two models on one execution provider at one optimization level.
 
@@ -188,6 +266,7 @@ class CheckReport:
         tf32: What the candidate computes with TF32, against the same reference, where that was
             asked for. No verdict.
         failing_feed: File with the inputs on which the models differ most, or None.
+        localization: Where the models part, or None where that was not asked for.
     """
 
     provider: str
@@ -200,6 +279,7 @@ class CheckReport:
     nodes: Mapping[str, int] | None = None
     tf32: tuple[OutputComparison, ...] | None = None
     failing_feed: str | None = None
+    localization: Localization | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of this comparison."""
@@ -214,6 +294,7 @@ class CheckReport:
             "nodes": None if self.nodes is None else dict(self.nodes),
             "tf32": None if self.tf32 is None else [output.to_dict() for output in self.tf32],
             "failing_feed": self.failing_feed,
+            "localization": None if self.localization is None else self.localization.to_dict(),
         }
 
 
