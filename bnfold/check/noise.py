@@ -32,7 +32,16 @@ from bnfold.check.hints import Hint
 from bnfold.check.model import Array, Model
 from bnfold.check.sessions import RunError, Runner, Value
 
-__all__ = ["NoiseSource", "eps_of", "move_inputs", "move_weights", "next_float", "outputs_of"]
+__all__ = [
+    "NOT_WEIGHTS",
+    "NoiseSource",
+    "eps_of",
+    "move_inputs",
+    "move_weights",
+    "next_float",
+    "outputs_of",
+    "rounded_otherwise",
+]
 
 _FIRST_DRAWS = 3
 _ALL_DRAWS = 8
@@ -50,7 +59,7 @@ _FLOAT_TYPES = frozenset(
         onnx.TensorProto.DOUBLE,
     }
 )
-_NOT_WEIGHTS = frozenset(
+NOT_WEIGHTS = frozenset(
     {"NonMaxSuppression", "OneHot", "Pad", "Pow", "Range", "Resize", "Upsample"}
 )
 
@@ -106,7 +115,7 @@ def move_weights(model: Model, seed: Sequence[int]) -> tuple[Model, dict[str, Ar
         same model unless weights are computed by ConstantOfShape.
     """
     graph = model.graph
-    fixed = {name for node in graph.node if node.op_type in _NOT_WEIGHTS for name in node.input}
+    fixed = {name for node in graph.node if node.op_type in NOT_WEIGHTS for name in node.input}
     overrides = {}
     budget = _MAX_WEIGHT_BYTES
     rng = np.random.default_rng(seed)
@@ -117,11 +126,11 @@ def move_weights(model: Model, seed: Sequence[int]) -> tuple[Model, dict[str, Ar
         budget -= values.nbytes
         if budget < 0:
             break
-        overrides[name] = _rounded_otherwise(values, rng)
+        overrides[name] = rounded_otherwise(values, rng)
     if any(True for _ in _fills(graph, fixed)) and model.skeleton.size <= _MAX_WEIGHT_BYTES:
         proto = model.load(external_data=False)
         for tensor in _fills(proto.graph, fixed):
-            values = _rounded_otherwise(numpy_helper.to_array(tensor), rng)
+            values = rounded_otherwise(numpy_helper.to_array(tensor), rng)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         model = dataclasses.replace(model, data=proto.SerializeToString())
     return model, overrides
@@ -136,26 +145,32 @@ def _fills(graph: onnx.GraphProto, fixed: Container[str]) -> Iterator[onnx.Tenso
                     yield attribute.t
 
 
-def _rounded_otherwise(values: Array, rng: np.random.Generator) -> Array:
+def rounded_otherwise(values: Array, rng: np.random.Generator) -> Array:
     """Move one value in four by one ulp, equal values alike: chance hangs on the bits alone.
 
     A tensor that holds one number only moves always, and by two ulp. Where all products of a sum
-    are the same number, the sum's own roundings add up too.
+    are the same number, the sum's own roundings add up too. Zero, infinity and NaN stay.
     """
-    bits = np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}").astype(np.uint64)
-    key, factor = rng.integers(0, 2**63, 2, dtype=np.uint64)
-    if np.all(bits == bits.flat[0]):
-        up = np.full(values.shape, bool(key & np.uint64(1)))
-        return np.where(values == 0, values, next_float(next_float(values, up), up))
-    with np.errstate(over="ignore"):
-        # The finalizer of SplitMix64, which spreads every bit over all others.
-        mixed = (bits ^ key) * (factor | np.uint64(1))
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    chosen = ((mixed & np.uint64(3)) == 0) & (values != 0)
-    moved = next_float(values, (mixed & np.uint64(4)) != 0)
-    return np.asarray(np.where(chosen, moved, values), dtype=values.dtype)
+    unsigned = np.dtype(f"u{values.dtype.itemsize}")
+    bits = np.ascontiguousarray(values).view(unsigned)
+    key, factor = rng.integers(0, 2**32, 2, dtype=np.uint32)
+    # One unit more is the neighbour away from zero, one less that towards it.
+    steps = np.zeros(8, unsigned)
+    steps[:2] = 1, np.iinfo(unsigned).max
+    if bits.size and np.all(bits == bits.flat[0]):
+        moved = bits + 2 * steps[int(key) & 1]
+    else:
+        mixed = (bits ^ (bits >> 32) if unsigned.itemsize == 8 else bits).astype(np.uint32)
+        for number in (factor, 0x846CA68B):
+            mixed ^= key
+            mixed *= np.uint32(int(number) | 1)
+            mixed ^= mixed >> np.uint32(15)
+        moved = bits + steps[mixed >> np.uint32(29)]
+    # Without the sign. The neighbour of the largest float is infinity: not a small change.
+    magnitude = bits << unsigned.type(1)
+    infinity = np.asarray(np.inf, values.dtype).view(unsigned) << unsigned.type(1)
+    stays = (magnitude < 4) | (magnitude > infinity - unsigned.type(6))
+    return np.where(stays, bits, moved).view(values.dtype)
 
 
 def _float_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:

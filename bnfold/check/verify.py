@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from bnfold.check.compare import HOPELESS, Finding, Tolerance, Truth, failure, fits_range
 from bnfold.check.feeds import Feed, milder
 from bnfold.check.hints import Hint
+from bnfold.check.judge import Objection, object_to
 from bnfold.check.model import Model
 from bnfold.check.noise import NoiseSource, outputs_of
 from bnfold.check.pairs import Pair
+from bnfold.check.parts import LIMIT
 from bnfold.check.runtime import runtime_name
 from bnfold.check.sessions import UNOPTIMIZED, RunError, Runner, Value
 from bnfold.errors import InputError
@@ -74,6 +76,18 @@ class _Tally:
                 self.notes.setdefault(name, finding.detail)
             if name not in self.worst or finding.severity > self.worst[name][0].severity:
                 self.worst[name] = (finding, feed)
+
+    def object(self, objection: Objection) -> None:
+        """Turn what passed into failures, for the reason that the second judge gives."""
+        for name in self.worst.keys() & objection.outputs:
+            finding, _ = self.worst[name]
+            rejected = dataclasses.replace(
+                finding,
+                equivalent=False,
+                allowed=min(finding.allowed, finding.difference * LIMIT / objection.times),
+                detail=objection.sentence,
+            )
+            self.worst[name] = rejected, objection.feed
 
     def warn(self, sentence: str) -> None:
         if sentence not in self.warnings:
@@ -200,12 +214,38 @@ def verify(
     _second_round(cases, noise, lambda text: tell(f"{pair.provider}: {text}"))
     for case in cases:
         _enter(case, tallies)
+    if tolerance is None and _all_pass(tallies):
+        tell(f"{pair.provider}: comparing the models part by part in float64")
+        objection = _second_opinion(pair, cases, noise, seed)
+        if objection is not None:
+            for tally in tallies:
+                tally.object(objection)
     reports = [tally.report(pair.provider, pair.warnings) for tally in tallies]
     rejected = [
         entry for tally in tallies for entry in tally.worst.values() if not entry[0].equivalent
     ]
     worst = max(rejected, key=lambda entry: entry[0].severity, default=None)
     return reports, worst[1] if worst else None
+
+
+def _all_pass(tallies: Sequence[_Tally]) -> bool:
+    """True if there is something that passes, and nothing that does not."""
+    entries = [finding for tally in tallies for finding, _ in tally.worst.values()]
+    return bool(entries) and all(finding.equivalent for finding in entries)
+
+
+def _second_opinion(
+    pair: Pair, cases: Sequence[_Case], noise: NoiseSource, seed: int
+) -> Objection | None:
+    positions = {id(case.feed): case.index for case in cases}
+    return object_to(
+        pair.reference,
+        pair.candidate,
+        [case.feed for case in cases],
+        seed=seed,
+        runners=lambda: (pair.truth, pair.open(pair.candidate, UNOPTIMIZED)),
+        neighbours=lambda feed: list(noise.first(feed, positions[id(feed)])),
+    )
 
 
 def _first_round(

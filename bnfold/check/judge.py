@@ -1,0 +1,149 @@
+"""The second judge: do the two files say the same, whatever a runtime makes of them?
+
+The outputs of a deep network on a runtime can hide a small fault: every rounding of float32 is
+multiplied on its way to them, and what noise may do a fault may do. So where the outputs pass, both
+models are compared part by part in float64 (:mod:`bnfold.check.parts`) on a few of the same feeds.
+
+The judge convicts, it does not acquit, and only on evidence that it can be trusted with: its
+evaluator has to compute, for both models, what the runtime computes. How much it may work is a
+number of multiplications, so that the same models get the same verdict on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from bnfold.check.compare import Truth
+from bnfold.check.draws import is_float
+from bnfold.check.exact import ExactRunner
+from bnfold.check.feeds import Feed
+from bnfold.check.model import Model
+from bnfold.check.parts import LIMIT, PartChecker, reachable
+from bnfold.check.sessions import RunError, Runner, Value
+
+__all__ = ["Objection", "object_to"]
+
+# Multiplications for one evaluation of a model, and for all feeds but the first: ResNet-152 at
+# 224 x 224 takes 1.2e10.
+_WORK = 2.5e10
+_WORK_OF_ALL = 3e10
+_MAX_FEEDS = 4
+# A backstop in seconds, for operators whose cost is not foreseen.
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Objection:
+    """What the judge found.
+
+    Attributes:
+        feed: On which feed.
+        tensor: The first tensor, in the candidate's order, that does not follow from those before.
+        node: The candidate's node that computes it.
+        times: By how many times it exceeds what would have passed.
+        outputs: Names of the outputs that depend on the tensor.
+    """
+
+    feed: Feed
+    tensor: str
+    node: str
+    times: float
+    outputs: frozenset[str]
+
+    @property
+    def sentence(self) -> str:
+        """What was found, for a report."""
+        how = "has another shape or type, or other NaN or infinity"
+        if math.isfinite(self.times):
+            how = f"differs by {self.times:.3g} times what rounding its weights explains"
+        return (
+            f"the models differ inside: in float64, from the same values on, '{self.tensor}' "
+            f"({self.node}) {how} ({LIMIT:g} times would have passed)"
+        )
+
+
+def object_to(
+    reference: Model,
+    candidate: Model,
+    feeds: Sequence[Feed],
+    *,
+    seed: int,
+    runners: Callable[[], tuple[Runner, Runner]],
+    neighbours: Callable[[Feed], Sequence[list[Value]]],
+) -> Objection | None:
+    """Look for a part of the candidate that is wrong.
+
+    Args:
+        reference: The original.
+        candidate: What passes so far.
+        feeds: On which it passes; the first few are used.
+        seed: Where the random numbers of the neighbours start.
+        runners: Makes reference and candidate ready on the runtime, unoptimized.
+        neighbours: Gives the outputs of neighbours of the reference on the runtime.
+
+    Returns:
+        The first objection; None if there is none, or if the judge cannot say anything: types or
+        operators that it does not know, too much work.
+    """
+    if _has_doubles(reference) or _has_doubles(candidate):
+        # Nothing is more exact than the runtime then.
+        return None
+    deadline = time.monotonic() + _PATIENCE
+    try:
+        checker = PartChecker(reference, candidate, seed=seed, work=_WORK, deadline=deadline)
+    except RunError:
+        return None
+    left = _WORK_OF_ALL
+    for index, feed in enumerate(feeds[:_MAX_FEEDS]):
+        if index and checker.work > left:
+            break
+        try:
+            found = checker.disagreements(feed)
+            if found and _trusted(reference, candidate, feed, runners(), neighbours(feed)):
+                outputs = reachable(candidate.graph, [part.tensor for part in found])
+                first = found[0]
+                if outputs:
+                    return Objection(feed, first.tensor, first.node, first.times, outputs)
+        except RunError:
+            continue
+        left -= checker.work
+    return None
+
+
+def _has_doubles(model: Model) -> bool:
+    graph = model.graph
+    types = {tensor.data_type for tensor in graph.initializer if math.prod(tensor.dims) > 1}
+    types.update(spec.elem_type for spec in model.inputs)
+    return bool(types & {onnx.TensorProto.DOUBLE, onnx.TensorProto.COMPLEX128})
+
+
+def _trusted(
+    reference: Model,
+    candidate: Model,
+    feed: Feed,
+    runners: tuple[Runner, Runner],
+    neighbours: Sequence[list[Value]],
+) -> bool:
+    """True if the evaluator computes what the runtime computes, for both models."""
+    truths: list[Truth] = []
+    for model, runner in zip((reference, candidate), runners, strict=True):
+        found = runner.run(feed.arrays)
+        exact = ExactRunner(model).run(feed.arrays)
+        if not truths:
+            truths = [Truth(value) for value in found]
+            for outputs in neighbours:
+                for truth, value in zip(truths, outputs, strict=True):
+                    truth.add_neighbour(value)
+        for truth, value, double in zip(truths, found, exact, strict=True):
+            if isinstance(value, np.ndarray) and is_float(value.dtype):
+                with np.errstate(all="ignore"):
+                    rounded = np.asarray(double).astype(value.dtype)
+                if not truth.rebased(value).compare(rounded).equivalent:
+                    return False
+    return True

@@ -1,0 +1,382 @@
+"""Two models part by part in float64: a fault stands out where it is, not where noise has grown.
+
+Tensors of the same name stand in both models, and cut them into parts. Every part of the candidate
+is fed with what the *reference* computed at its beginning, and has to give what the reference has
+at its end, as far as rounding the weights of that part explains::
+
+    D = rms(c - r)        N = largest rms(n - r)
+    agree if D <= LIMIT * max(N, FLOOR * eps * rms(r))
+
+with c the candidate's value, r the reference's, n what neighbours of the reference compute there
+from the same beginning (:mod:`bnfold.check.exact`), over the whole tensor and over each of its
+channels, where the noise of a channel is not less than it usually is, in proportion. A deep network
+that multiplies every rounding by thousands cannot hide a part that is wrong: neither noise nor
+faults of one part come into another.
+
+**Names.** A tool may give an old name to another value: the output of a convolution that now holds
+the normalized value, or is scaled while the next weights undo it. Two parts then disagree, and
+together they agree. So a disagreement convicts only
+
+1. after names whose next part disagrees too have been given up, so that both parts are one;
+2. where it is the only one: all other parts agree, nothing can undo it; or where it remains when
+   everything from the first to the last disagreement is one part.
+
+The outputs always have names in both, so that models without another common name are compared
+whole. Where an operator jumps (rounding to integers, comparisons), what follows it is not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from bnfold.check.exact import ExactRunner, Walk
+from bnfold.check.feeds import Feed
+from bnfold.check.model import Array, Model
+from bnfold.check.sessions import RunError, Value
+
+__all__ = ["LIMIT", "Disagreement", "PartChecker", "reachable"]
+
+LIMIT = 8.0
+_FLOOR = 0.25
+_FEW_DRAWS = 3
+_MORE_DRAWS = 5
+# More neighbours do not explain this many times what is allowed.
+_HOPELESS = 1000.0
+
+# Spacing at 1 of float32, float16 and bfloat16, by TensorProto type.
+_SPACING = {1: 2.0**-23, 10: 2.0**-10, 16: 2.0**-7}
+_JUMPS = frozenset(
+    {"ArgMax", "ArgMin", "BitShift", "Ceil", "DynamicQuantizeLinear", "Equal", "Floor", "Greater"}
+    | {"GreaterOrEqual", "If", "IsInf", "IsNaN", "Less", "LessOrEqual", "Loop", "Mod", "NonZero"}
+    | {"NonMaxSuppression", "QuantizeLinear", "Round", "Sign", "TopK", "Unique", "Hardmax", "Not"}
+    | {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
+    | {"Multinomial", "RoiAlign", "MaxRoiPool", "Scan"}
+)
+
+
+@dataclass
+class Disagreement:
+    """A part of the candidate that does not compute what the reference does.
+
+    Attributes:
+        tensor: The tensor at its end.
+        node: The candidate's node that produces the tensor.
+        times: How many times what rounding the weights of the part explains.
+        feed: On which feed.
+    """
+
+    tensor: str
+    node: str
+    times: float
+    feed: Feed
+
+
+@dataclass
+class _Sizes:
+    """Root mean squares of a tensor: of all of it, and of its slices along some axes."""
+
+    whole: float
+    slices: list[Array]
+
+    @classmethod
+    def of(cls, values: Array) -> _Sizes:
+        """Measure an array of any shape; an empty one is 0."""
+        if not values.size:
+            return cls(0.0, [np.zeros(values.shape[axis]) for axis in _axes(values)])
+        slices = []
+        for axis in _axes(values):
+            before = math.prod(values.shape[:axis])
+            view = values.reshape(before, values.shape[axis], -1)
+            sums = np.einsum("abc,abc->b", view, view)
+            slices.append(np.sqrt(sums * (values.shape[axis] / values.size)))
+        flat = values.reshape(-1)
+        return cls(math.sqrt(float(np.dot(flat, flat)) / values.size), slices)
+
+
+def _axes(values: Array) -> tuple[int, ...]:
+    """The axes whose slices are looked at: channels, and where rank leaves it open the last."""
+    return ((), (), (1,), (1, 2))[values.ndim] if values.ndim < 4 else (1,)
+
+
+@dataclass
+class _Joint:
+    """One shared tensor: what noise does to it, and how far the candidate is from it."""
+
+    scale: _Sizes
+    floor: float
+    noise: list[_Sizes] = field(default_factory=list)
+    difference: _Sizes | None = None
+    agrees: bool = True
+
+    def times(self) -> float:
+        """How many times the noise the candidate is away, in the worst of all slices."""
+        if not self.agrees:
+            return math.inf
+        if self.difference is None:
+            return 0.0
+        whole = max((noise.whole for noise in self.noise), default=0.0)
+        usual = max(whole, self.floor * self.scale.whole)
+        result = _quotient(self.difference.whole, usual)
+        for index, scale in enumerate(self.scale.slices):
+            noise = np.zeros_like(scale)
+            for draw in self.noise:
+                noise = np.maximum(noise, draw.slices[index])
+            live = scale > 0
+            relative = noise[live] / scale[live]
+            typical = float(np.median(relative)) if relative.size else 0.0
+            allowed = np.maximum(noise, max(typical, self.floor) * scale)
+            # Nothing is expected of slices that are nothing beside the others.
+            allowed = np.maximum(allowed, 1e-3 * usual)
+            with np.errstate(all="ignore"):
+                quotients = np.where(
+                    self.difference.slices[index] == 0,
+                    0.0,
+                    self.difference.slices[index] / allowed,
+                )
+            result = max(result, float(quotients.max(initial=0.0)))
+        return math.inf if math.isnan(result) else result
+
+
+def _quotient(difference: float, allowed: float) -> float:
+    if difference == 0:
+        return 0.0
+    return difference / allowed if allowed else math.inf
+
+
+class PartChecker:
+    """Compares two models part by part.
+
+    Args:
+        reference: The original.
+        candidate: What should compute the same.
+        seed: Where the random numbers of the neighbours start.
+        work: How many multiplications one evaluation of a model may take.
+        deadline: A ``time.monotonic()`` at which to give up.
+
+    Attributes:
+        work: Multiplications of the last comparison, estimated.
+
+    Raises:
+        RunError: The evaluator does not know an operator of one of the models.
+    """
+
+    def __init__(
+        self,
+        reference: Model,
+        candidate: Model,
+        *,
+        seed: int,
+        work: float = math.inf,
+        deadline: float = math.inf,
+    ) -> None:
+        def neighbour(draw: int) -> ExactRunner:
+            return ExactRunner(reference, moved=(seed, draw, 3), work=work, deadline=deadline)
+
+        self._reference = ExactRunner(reference, work=work, deadline=deadline)
+        self._candidate = ExactRunner(candidate, work=work, deadline=deadline)
+        self._neighbours = [neighbour(draw) for draw in range(_FEW_DRAWS + _MORE_DRAWS)]
+        self._graph = candidate.graph
+        shared = _produced(reference.graph) & _produced(candidate.graph)
+        jumping = _after_jumps(candidate.graph, shared) | _after_jumps(reference.graph, shared)
+        self._judged = frozenset(shared - jumping)
+        self._forced = frozenset(shared)
+        self._next = _next_shared(candidate.graph, shared)
+        self._makers = {
+            name: node.name or f"{node.op_type} of '{name}'"
+            for node in candidate.graph.node
+            for name in node.output
+        }
+        self.work = 0.0
+        self._eps = _coarsest_eps(reference.graph)
+
+    def disagreements(self, feed: Feed) -> list[Disagreement]:
+        """Return the parts that are wrong on one feed; none if the models agree.
+
+        Raises:
+            RunError: A model does not run on the feed.
+        """
+        found = self._look(feed, frozenset())
+        given_up = {name for name in found if any(n in found for n in self._next.get(name, ()))}
+        if given_up:
+            found = self._look(feed, frozenset(given_up))
+        if len(found) > 1:
+            between = _between(self._graph, found)
+            found = self._look(feed, frozenset(given_up | between))
+        return [
+            Disagreement(name, self._makers.get(name, name), times, feed)
+            for name, times in found.items()
+        ]
+
+    def _look(self, feed: Feed, free: frozenset[str]) -> dict[str, float]:
+        found = self._measure(feed, free, self._neighbours[:_FEW_DRAWS])
+        worst = max(found.values(), default=0.0)
+        if LIMIT < worst < _HOPELESS * LIMIT:
+            found = self._measure(feed, free, self._neighbours)
+        return {name: times for name, times in found.items() if times > LIMIT}
+
+    def _measure(
+        self, feed: Feed, free: frozenset[str], neighbours: Sequence[ExactRunner]
+    ) -> dict[str, float]:
+        """Return by how many times its noise the candidate misses each shared tensor."""
+        watched = self._forced - free
+        joints: dict[str, _Joint] = {}
+        # Values of the reference that the candidate has not reached yet.
+        waiting: dict[str, Array] = {}
+        walk = self._reference.walk(feed.arrays, watched)
+        others = [_Follower(n.walk(feed.arrays, watched)) for n in neighbours]
+
+        def advance() -> Iterator[str]:
+            """Let the reference and its neighbours compute the next shared tensor."""
+            for name, value in walk:
+                known = _finite(value) if _is_float(value) else np.zeros(())
+                joints[name] = joint = _Joint(_Sizes.of(known), _FLOOR * self._eps)
+                for other in others:
+                    moved = other.reach(name)
+                    if _is_float(value) and np.shape(moved) == np.shape(value):
+                        joint.noise.append(_difference(moved, value))
+                    other.go_on(value)
+                waiting[name] = value
+                yield name
+
+        steps = advance()
+        self.work = 0.0
+        follower = _Follower(self._candidate.walk(feed.arrays, watched))
+        while follower.name is not None:
+            name = follower.name
+            while name not in waiting:
+                if next(steps, None) is None:
+                    raise RunError(f"the reference does not compute '{name}'")
+            value, joint = waiting.pop(name), joints[name]
+            mine = follower.value
+            if _is_float(value) and np.shape(mine) == np.shape(value) and _is_float(mine):
+                joint.difference = _difference(mine, value) if name in self._judged else None
+                follower.go_on(value)
+            else:
+                joint.agrees = not (_is_float(value) and name in self._judged)
+                follower.go_on(None)
+        self.work = self._candidate.spent * (len(neighbours) + 2)
+        return {name: joint.times() for name, joint in joints.items()}
+
+
+class _Follower:
+    """A walk that stands at one watched tensor."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+        self.name: str | None = None
+        self.value: Value = None
+        self._to(lambda: next(walk))
+
+    def _to(self, step: Callable[[], tuple[str, Value]]) -> None:
+        try:
+            self.name, self.value = step()
+        except StopIteration:
+            self.name = self.value = None
+
+    def reach(self, name: str) -> Value:
+        """Return the value of the tensor at which the walk stands."""
+        assert self.name == name  # noqa: S101 - neighbours have the order of the reference
+        return self.value
+
+    def go_on(self, value: Value) -> None:
+        """Go to the next watched tensor, with a value in place of this one."""
+        self._to(lambda: self._walk.send(value))
+
+
+def _is_float(value: Value) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def _finite(values: Array) -> Array:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _difference(mine: Array, theirs: Array) -> _Sizes:
+    """Measure how far apart two arrays of one shape are; NaN where only one of them is NaN."""
+    with np.errstate(all="ignore"):
+        distance = mine - theirs
+    sizes = _Sizes.of(distance)
+    if math.isfinite(sizes.whole):
+        return sizes
+    # The same infinity or NaN in both is no difference.
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    return _Sizes.of(np.where(same, 0.0, distance))
+
+
+def _produced(graph: onnx.GraphProto) -> set[str]:
+    return {
+        name for node in graph.node if node.op_type != "Constant" for name in node.output if name
+    }
+
+
+def _after_jumps(graph: onnx.GraphProto, shared: Container[str]) -> set[str]:
+    """Return the shared tensors that jump: small changes can change them much."""
+    jumping: set[str] = set()
+    exempt: set[str] = set()
+    for node in graph.node:
+        to_number = node.op_type == "Cast" and any(
+            a.name == "to" and a.i not in {1, 10, 11, 16} for a in node.attribute
+        )
+        if node.op_type in _JUMPS or to_number or any(name in jumping for name in _reads(node)):
+            exempt.update(name for name in node.output if name in shared)
+            jumping.update(name for name in node.output if name not in shared)
+    return exempt
+
+
+def _next_shared(graph: onnx.GraphProto, shared: Container[str]) -> Mapping[str, set[str]]:
+    """Return for each shared tensor the shared ones at the ends of the parts that it begins."""
+    sources: dict[str, set[str]] = {}
+    following: dict[str, set[str]] = {}
+    for node in graph.node:
+        begins: set[str] = set().union(
+            *({name} if name in shared else sources.get(name, set()) for name in _reads(node))
+        )
+        for name in node.output:
+            if name in shared:
+                for begin in begins:
+                    following.setdefault(begin, set()).add(name)
+            else:
+                sources[name] = begins
+    return following
+
+
+def _between(graph: onnx.GraphProto, found: Iterable[str]) -> set[str]:
+    """Return the tensors on the ways from one of the found to another, without the last."""
+    wanted = set(found)
+    after: set[str] = set()
+    for node in graph.node:
+        if any(name in wanted or name in after for name in _reads(node)):
+            after.update(node.output)
+    before: set[str] = set()
+    for node in reversed(graph.node):
+        if any(name in wanted or name in before for name in node.output):
+            before.update(_reads(node))
+    return (after | wanted) & before
+
+
+def reachable(graph: onnx.GraphProto, tensors: Iterable[str]) -> frozenset[str]:
+    """Return the graph outputs that depend on any of the tensors."""
+    reached = set(tensors)
+    for node in graph.node:
+        if any(name in reached for name in _reads(node)):
+            reached.update(node.output)
+    return frozenset(output.name for output in graph.output if output.name in reached)
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node reads, in its subgraphs too."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
+
+
+def _coarsest_eps(graph: onnx.GraphProto) -> float:
+    """Return the spacing at 1 of the coarsest type that weights are stored in."""
+    kinds = {tensor.data_type for tensor in graph.initializer if math.prod(tensor.dims) > 1}
+    return max((_SPACING[kind] for kind in kinds & _SPACING.keys()), default=_SPACING[1])
