@@ -27,7 +27,7 @@ import numpy as np
 from bnfold.affine import Float64, collapse
 from bnfold.lazy import Scaled, Unrounded
 
-__all__ = ["Joined", "Placed", "Product", "depthwise"]
+__all__ = ["Joined", "Placed", "Product", "contract", "depthwise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +218,20 @@ class Product(Unrounded):
     def _way(self) -> tuple[Any, ...]:
         steps = (self.left_steps, self.right_steps)
         return (self.left_groups, self.right_groups, self.groups, self.kernel, *steps, self.dtype)
+
+
+def contract(weight: Unrounded, shift: Float64) -> Float64:
+    """What a constant on each column gives at each tap.
+
+    Args:
+        weight: (R, S, k...), of one group.
+        shift: (S,).
+
+    Returns:
+        (R, 1, k...): sum over s of weight[r, s] * shift[s].
+    """
+    blocks = [np.tensordot(block, shift, axes=(1, 0)) for block in weight.blocks64()]
+    return np.expand_dims(np.concatenate(blocks), 1)
 
 
 def depthwise(scale: Float64, kernel: Sequence[int], dtype: np.dtype[Any]) -> Scaled:

@@ -22,6 +22,7 @@ from bnfold.graph.plan import (
     Reroute,
     SetAttributes,
     SetConstant,
+    SetShape,
 )
 from bnfold.graph.shapes import Dims
 from bnfold.graph.writeback import write_back
@@ -62,7 +63,7 @@ class Editor:
         for edit in plan.edits:
             self._apply(edit, plan, constants)
         for value in plan.reshaped:
-            value.shape, value.described_as = self._shape_of_sum(value), ""
+            _set_shape(value, self._shape_of_sum(value))
         for value, name in names.items():
             # a value that still has its old name would give it another meaning
             if value.scope.values.get(name) is value and value.name == name:
@@ -99,6 +100,8 @@ class Editor:
                 self._set_constant(edit, constants)
             case SetAttributes():
                 _set_attributes(edit.node, edit.values)
+            case SetShape():
+                _set_shape(edit.node.outputs[0], edit.shape)
             case Become():
                 _set_attributes(edit.node, dict.fromkeys(edit.node.attributes))
                 edit.node.proto.op_type = edit.op_type
@@ -385,6 +388,11 @@ def _same_data(left: object, right: object) -> bool:
     if left is right:
         return True
     return isinstance(left, Unrounded) and isinstance(right, Unrounded) and left.same_as(right)
+
+
+def _set_shape(value: Value | None, shape: Dims | None) -> None:
+    if value is not None:
+        value.shape, value.described_as = shape, ""
 
 
 def _set_attributes(node: Node, values: Any) -> None:

@@ -22,6 +22,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.functions import inline
 from bnfold.graph.index import Graph, Node
 from bnfold.graph.merge.merger import Merger
+from bnfold.graph.ones import plan_ones_channel
 from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
@@ -146,12 +147,27 @@ class _Folder:
     def run(self) -> bool:
         """Fold and merge until nothing changes; True if anything did."""
         changed = self._fold(self._find())
-        while self.options.merge and self.merger.run():
+        while (self.options.merge and self.merger.run()) or self._add_channels():
             changed = True
             new = self._find()
             self._fold(
                 [*(r for r in self.records if not r.candidate.is_gone and r not in new), *new]
             )
+        return changed
+
+    def _add_channels(self) -> bool:
+        """Fold what needs a channel of ones, where that is asked for; True if anything did."""
+        if not self.options.ones_channel:
+            return False
+        changed = False
+        for record in self.records:
+            if record.candidate.is_gone:
+                continue
+            site = record.candidate.read(self.facts)
+            plan = site if isinstance(site, Refusal) else plan_ones_channel(site, self.facts)
+            if isinstance(plan, Plan):
+                self._apply(record, plan)
+                changed = True
         return changed
 
     def _fold(self, left: list[_Record]) -> bool:

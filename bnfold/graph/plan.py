@@ -34,6 +34,7 @@ __all__ = [
     "Rule",
     "SetAttributes",
     "SetConstant",
+    "SetShape",
     "Step",
 ]
 
@@ -104,6 +105,14 @@ class Bypass:
 
 
 @dataclass(frozen=True, eq=False)
+class SetShape:
+    """Note that the first output of a node has another shape; None where it is unknown."""
+
+    node: Node
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
 class DropOperands:
     """Take operands out of an addition; some are left.
 
@@ -137,7 +146,7 @@ class Reroute:
     at: Use | None = None
 
 
-Edit = SetConstant | SetAttributes | Become | AppendAdd | Bypass | DropOperands | Reroute
+Edit = SetConstant | SetAttributes | SetShape | Become | AppendAdd | Bypass | DropOperands | Reroute
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from bnfold.graph.index import Node, Value
 from bnfold.graph.plan import Answer, Refusal, Rule, Step
 from bnfold.report import Reason
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "clip_bounds"]
 
 
 def _homogeneous(node: Node, affines: Mapping[int, Affine], facts: Facts) -> Answer:
@@ -32,16 +32,19 @@ def _homogeneous(node: Node, affines: Mapping[int, Affine], facts: Facts) -> Ans
 
 def _clip(node: Node, affines: Mapping[int, Affine], facts: Facts) -> Answer:
     """Clip with the bounds 0 and infinity is a Relu, as some exporters write it."""
-    if node.opset < 11:
-        bounds = (node.attribute("min", -math.inf), node.attribute("max", math.inf))
-    else:
-        bounds = (_bound(node, 1, -math.inf, facts), _bound(node, 2, math.inf, facts))
     # opset 6 spells "no bound" as the largest float32
-    low, high = bounds
+    low, high = clip_bounds(node, facts)
     open_ended = (low <= -_LARGEST or low == 0.0, high >= _LARGEST or high == 0.0)
     if not all(open_ended):
         return Refusal(Reason.NONLINEAR, f'Clip "{node.name}" does not let it pass')
     return _homogeneous(node, affines, facts)
+
+
+def clip_bounds(node: Node, facts: Facts) -> tuple[float, float]:
+    """The bounds of Clip, infinite where absent and NaN where they are not constant."""
+    if node.opset < 11:
+        return node.attribute("min", -math.inf), node.attribute("max", math.inf)
+    return _bound(node, 1, -math.inf, facts), _bound(node, 2, math.inf, facts)
 
 
 _LARGEST = float(np.finfo(np.float32).max)
