@@ -69,7 +69,9 @@ def test_a_subpackage_does_not_hide_the_function_of_its_name(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_command_is_the_twin_of_a_function(verb: str) -> None:
-    options = {parameter.name for parameter in main.commands[verb].params}
+    command = main.get_command(None, verb)
+    assert command is not None
+    options = {parameter.name for parameter in command.params}
     renamed = {"providers": "provider", "check": "prove", "dst": "output", "src": "models"}
     for parameter in inspect.signature(getattr(bnfold, verb)).parameters:
         if parameter not in {"progress", "failing_feed"}:

@@ -96,7 +96,8 @@ def keys(value: object) -> object:
 
 
 def test_the_options_exist() -> None:
-    optimize = main.commands["optimize"]
+    optimize = main.get_command(None, "optimize")
+    assert optimize is not None
     known = {option for parameter in optimize.params for option in parameter.opts}
     known |= {option for parameter in optimize.params for option in parameter.secondary_opts}
     mentioned = set(re.findall(r"`(--?[a-z][a-z-]*)", section("The commands")))

@@ -9,18 +9,23 @@ from __future__ import annotations
 import click
 
 from bnfold._version import __version__
-from bnfold.cli.bench import bench
-from bnfold.cli.check import check
-from bnfold.cli.inspect import inspect
-from bnfold.cli.optimize import optimize
 from bnfold.cli.program import Program
 
 __all__ = ["main"]
+
+# Each verb is the function of its name in the module of its name.
+_VERBS = {
+    "optimize": "Fold, prove, write.",
+    "inspect": "Say what would fold, and why the rest stays.",
+    "check": "Compare two models.",
+    "bench": "Time models against each other.",
+}
 
 
 @click.group(
     "bnfold",
     cls=Program,
+    verbs=_VERBS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=(
         "Exit codes: 0 done, 1 a check said no, 2 usage or unreadable input, 3 not equivalent and "
@@ -30,9 +35,3 @@ __all__ = ["main"]
 @click.version_option(__version__, "--version", message="bnfold %(version)s")
 def main() -> None:
     """Fold every BatchNormalization that mathematics allows, and prove it."""
-
-
-main.add_command(optimize)
-main.add_command(inspect)
-main.add_command(check)
-main.add_command(bench)

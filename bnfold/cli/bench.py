@@ -20,7 +20,7 @@ from bnfold.cli.options import (
 __all__ = ["bench"]
 
 
-@click.command(short_help="Time models against each other.")
+@click.command
 @click.argument("models", metavar="MODEL [OTHER]...", nargs=-1, required=True)
 @provider_option
 @level_option

@@ -16,7 +16,7 @@ from bnfold.report import CheckReport
 __all__ = ["check"]
 
 
-@click.command(short_help="Compare two models.")
+@click.command
 @click.argument("reference")
 @click.argument("candidate")
 @check_options

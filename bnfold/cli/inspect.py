@@ -11,7 +11,7 @@ from bnfold.cli.options import fold_options, models_argument, terminal_options
 __all__ = ["inspect"]
 
 
-@click.command(short_help="Say what would fold, and why the rest stays.")
+@click.command
 @models_argument
 @fold_options
 @terminal_options

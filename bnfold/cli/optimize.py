@@ -22,7 +22,7 @@ from bnfold.targets import default_target
 __all__ = ["optimize"]
 
 
-@click.command(short_help="Fold, prove, write.")
+@click.command
 @models_argument
 @click.option("-o", "--output", metavar="FILE", help="Write here. Default: MODEL.folded.onnx.")
 @click.option("--output-dir", metavar="DIR", help="Write each model here, under its own name.")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
-
-from bnfold.cli.console import print_bug, print_error, print_line
-from bnfold.errors import BnfoldError, InputError
 
 __all__ = ["INTERNAL_ERROR", "INTERRUPTED", "Program"]
 
@@ -21,7 +19,34 @@ INTERRUPTED = 130
 
 
 class Program(click.Group):
-    """A group whose commands return their exit code, and whose errors look like bnfold's own."""
+    """A group whose commands return their exit code, and whose errors look like bnfold's own.
+
+    A command is imported when it is called, so that ``--help`` answers at once.
+
+    Args:
+        verbs: What each command does, in a few words, by its name. It is the function of that name
+            in the module ``bnfold.cli.<name>``.
+    """
+
+    def __init__(self, *args: Any, verbs: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._verbs = dict(verbs)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, in the order of their importance."""
+        return list(self._verbs)
+
+    def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self._verbs:
+            return None
+        command = getattr(importlib.import_module(f"bnfold.cli.{cmd_name}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands and what they do."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self._verbs.items()))
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the arguments name, and leave with its exit code."""
@@ -48,20 +73,27 @@ def _run(command: Any, *args: Any, **kwargs: Any) -> int:
     """Return the exit code of ``command``, having said what went wrong if anything did."""
     try:
         return command(*args, **kwargs) or 0
-    except click.exceptions.NoArgsIsHelpError as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort
+        return _tell(error)
+
+
+def _tell(error: BaseException) -> int:
+    """Say what went wrong, while it is being handled; return the exit code."""
+    from bnfold.cli.console import print_bug, print_error, print_line
+    from bnfold.errors import BnfoldError, InputError
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return InputError.exit_code
-    except click.ClickException as error:
+    if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "bnfold"
-        print_error(InputError(error.format_message(), hint=f"see `{path} --help`"))
-        return InputError.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        print_line("interrupted")
-        return INTERRUPTED
-    except BnfoldError as error:
+        error = InputError(error.format_message(), hint=f"see `{path} --help`")
+    if isinstance(error, BnfoldError):
         print_error(error)
         return error.exit_code
-    except Exception:  # noqa: BLE001 - the last resort: say that it is our fault
-        print_bug()
-        return INTERNAL_ERROR
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        print_line("interrupted")
+        return INTERRUPTED
+    print_bug()
+    return INTERNAL_ERROR
