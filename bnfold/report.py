@@ -19,9 +19,11 @@ __all__ = [
     "REASONS",
     "SCHEMA_VERSION",
     "CheckReport",
+    "ExpectedComparison",
     "FoldReport",
     "LayerError",
     "Localization",
+    "OracleOpinion",
     "OutputComparison",
     "Reason",
     "Verdict",
@@ -129,6 +131,70 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class OracleOpinion:
+    """How far both models are from the truth: the reference, computed in float64.
+
+    Attributes:
+        reference: Largest difference of the reference, as it ran, from the truth, relative to the
+            largest element of the truth; None where there is no truth.
+        candidate: The same for the candidate, as it ran.
+        nearer: ``reference``, ``candidate``, or ``equal`` where the errors are of one size; None
+            where there is no truth.
+        exact: Largest difference of the candidate, computed in float64 itself, from the truth: what
+            the two files differ by. None where it could not be computed.
+        detail: Why there is no truth, or anything else that a reader has to know; or None.
+    """
+
+    reference: float | None
+    candidate: float | None
+    nearer: str | None
+    exact: float | None = None
+    detail: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: finite numbers only, None in place of the others."""
+        return {
+            "reference": None if self.reference is None else _finite(self.reference),
+            "candidate": None if self.candidate is None else _finite(self.candidate),
+            "nearer": self.nearer,
+            "exact": None if self.exact is None else _finite(self.exact),
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class ExpectedComparison:
+    """How far both models are from outputs that came with a caller's data.
+
+    Attributes:
+        output: Name of the graph output.
+        feeds: Number of feeds that came with a value for it.
+        reference_agrees: True if the reference is within the tolerance on all of them.
+        candidate_agrees: The same for the candidate.
+        reference: Largest difference of the reference, relative to the largest expected element.
+        candidate: The same for the candidate.
+    """
+
+    output: str
+    feeds: int
+    reference_agrees: bool
+    candidate_agrees: bool
+    reference: float
+    candidate: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: finite numbers only, None in place of the others."""
+        return {
+            "output": self.output,
+            "feeds": self.feeds,
+            "reference_agrees": self.reference_agrees,
+            "candidate_agrees": self.candidate_agrees,
+            "reference": _finite(self.reference),
+            "candidate": _finite(self.candidate),
+        }
+
+
+@dataclass(frozen=True)
 class OutputComparison:
     """How far one output of the candidate is from the reference, over all feeds.
 
@@ -143,6 +209,10 @@ class OutputComparison:
         allowed: Largest ``difference`` that would have passed.
         worst_index: Index of the element with the largest difference, or None.
         detail: A sentence on anything beside the numbers (NaN in other places, an unstable output).
+        argmax_agreement: For what looks like scores of classes (the last axis of 2 or 3): the
+            fraction of rows, over all feeds, where the largest is the same class; else None. It is
+            shown and decides nothing.
+        oracle: Which of the two is nearer to the result in float64, where that was asked for.
     """
 
     name: str
@@ -154,6 +224,8 @@ class OutputComparison:
     allowed: float
     worst_index: tuple[int, ...] | None
     detail: str | None = None
+    argmax_agreement: float | None = None
+    oracle: OracleOpinion | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: finite numbers only, None in place of the others."""
@@ -167,6 +239,8 @@ class OutputComparison:
             "allowed": _finite(self.allowed),
             "worst_index": None if self.worst_index is None else list(self.worst_index),
             "detail": self.detail,
+            "argmax_agreement": self.argmax_agreement,
+            "oracle": None if self.oracle is None else self.oracle.to_dict(),
         }
 
 
@@ -267,6 +341,7 @@ class CheckReport:
             asked for. No verdict.
         failing_feed: File with the inputs on which the models differ most, or None.
         localization: Where the models part, or None where that was not asked for.
+        expected: Both models against the outputs that came with a caller's data.
     """
 
     provider: str
@@ -280,6 +355,7 @@ class CheckReport:
     tf32: tuple[OutputComparison, ...] | None = None
     failing_feed: str | None = None
     localization: Localization | None = None
+    expected: tuple[ExpectedComparison, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of this comparison."""
@@ -295,6 +371,7 @@ class CheckReport:
             "tf32": None if self.tf32 is None else [output.to_dict() for output in self.tf32],
             "failing_feed": self.failing_feed,
             "localization": None if self.localization is None else self.localization.to_dict(),
+            "expected": [comparison.to_dict() for comparison in self.expected],
         }
 
 

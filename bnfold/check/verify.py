@@ -8,7 +8,6 @@ explains the difference, so it has to know what rounding does.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,14 +15,16 @@ from dataclasses import dataclass, field
 
 from bnfold.check.compare import HOPELESS, Finding, Tolerance, Truth, failure, fits_range
 from bnfold.check.feeds import Feed, milder
+from bnfold.check.glimpse import Glimpse, Opinion, glimpse, opinions
 from bnfold.check.hints import Hint
 from bnfold.check.judge import Objection, object_to
 from bnfold.check.model import Model
 from bnfold.check.noise import NoiseSource, outputs_of
+from bnfold.check.oracle import consult
 from bnfold.check.pairs import Pair
-from bnfold.check.parts import LIMIT
 from bnfold.check.runtime import runtime_name
 from bnfold.check.sessions import UNOPTIMIZED, RunError, Runner, Value
+from bnfold.check.tally import Tally
 from bnfold.errors import InputError
 from bnfold.report import CheckReport
 
@@ -58,58 +59,6 @@ def different(
 
 
 @dataclass
-class _Tally:
-    """The worst finding for each output at one level."""
-
-    level: str
-    names: Sequence[str]
-    worst: dict[str, tuple[Finding, Feed]] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    detail: str | None = None
-    feeds: int = 0
-
-    def add(self, feed: Feed, findings: Sequence[Finding]) -> None:
-        self.feeds += 1
-        for name, finding in zip(self.names, findings, strict=True):
-            if finding.detail and finding.equivalent:
-                self.notes.setdefault(name, finding.detail)
-            if name not in self.worst or finding.severity > self.worst[name][0].severity:
-                self.worst[name] = (finding, feed)
-
-    def object(self, objection: Objection) -> None:
-        """Turn what passed into failures, for the reason that the second judge gives."""
-        for name in self.worst.keys() & objection.outputs:
-            finding, _ = self.worst[name]
-            rejected = dataclasses.replace(
-                finding,
-                equivalent=False,
-                allowed=min(finding.allowed, finding.difference * LIMIT / objection.times),
-                detail=objection.sentence,
-            )
-            self.worst[name] = rejected, objection.feed
-
-    def warn(self, sentence: str) -> None:
-        if sentence not in self.warnings:
-            self.warnings.append(sentence)
-
-    def report(self, provider: str, warnings: Sequence[str]) -> CheckReport:
-        outputs = []
-        for name, (finding, _) in self.worst.items():
-            note = finding.detail or self.notes.get(name)
-            outputs.append(dataclasses.replace(finding, detail=note).named(name))
-        return CheckReport(
-            provider=provider,
-            level=self.level,
-            equivalent=all(output.equivalent for output in outputs),
-            outputs=tuple(outputs),
-            feeds=self.feeds,
-            warnings=(*warnings, *self.warnings),
-            detail=self.detail,
-        )
-
-
-@dataclass
 class _Case:
     """One feed: what every model computed, and what follows.
 
@@ -120,7 +69,9 @@ class _Case:
         candidates: The candidate's outputs (C0, C1), or why there are none, for each level.
         own: The reference's outputs at the second level (R1), or why there are none; None where
             there is one level.
-        tolerance: A caller's rule.
+        rules: A caller's rule for each output, or None for the noise rule.
+        glimpses: Each output at each level.
+        opinions: What expected outputs say, at each level.
     """
 
     index: int
@@ -128,7 +79,9 @@ class _Case:
     truths: list[Truth]
     candidates: list[list[Value] | RunError]
     own: list[Value] | RunError | None
-    tolerance: Tolerance | None
+    rules: Sequence[Tolerance | None]
+    glimpses: list[list[Glimpse]]
+    opinions: list[list[Opinion]]
     findings: list[list[Finding]] = field(default_factory=list)
     changes: list[Finding] = field(default_factory=list)
 
@@ -156,7 +109,10 @@ class _Case:
         ]
 
     def _compare(self, truths: Sequence[Truth], values: Sequence[Value]) -> list[Finding]:
-        return [t.compare(v, self.tolerance) for t, v in zip(truths, values, strict=True)]
+        return [
+            truth.compare(value, rule)
+            for truth, value, rule in zip(truths, values, self.rules, strict=True)
+        ]
 
     def doubtful(self, hopeless: float = HOPELESS) -> bool:
         """True if a rejection could turn out to be noise."""
@@ -181,9 +137,10 @@ def verify(
     feeds: Sequence[Feed],
     hints: Mapping[str, Hint],
     *,
-    tolerance: Tolerance | None,
+    tolerance: Mapping[str, Tolerance] | Tolerance | None,
     seed: int,
     progress: Callable[[str], None] | None,
+    oracle: bool = False,
 ) -> tuple[list[CheckReport], Feed | None]:
     """Compare the pair on all feeds at every level.
 
@@ -191,9 +148,11 @@ def verify(
         pair: The models, from :func:`bnfold.check.pairs.open_pair`.
         feeds: What to feed; drawn feeds that the reference does not run are left out.
         hints: Advice by input name.
-        tolerance: A caller's rule in place of the noise rule.
+        tolerance: A caller's rule in place of the noise rule: for all outputs, or by name for some.
         seed: Where the random numbers of the noise start.
         progress: Called with what is being done, in a few words.
+        oracle: Ask for each output which model is nearer to the result in float64, on its worst
+            feed.
 
     Returns:
         One report for each level, and the worst feed that any of them rejects.
@@ -202,7 +161,12 @@ def verify(
         InputError: The reference does not run on a caller's own data.
     """
     tell = progress or (lambda _: None)
-    tallies = [_Tally(level, [o.name for o in pair.reference.outputs]) for level in pair.levels]
+    names = [output.name for output in pair.reference.outputs]
+    tallies = [Tally(level, names) for level in pair.levels]
+    if isinstance(tolerance, Mapping):
+        rules = [tolerance.get(name) for name in names]
+    else:
+        rules = [tolerance] * len(names)
     noise = NoiseSource(
         pair.reference,
         pair.truth,
@@ -210,16 +174,21 @@ def verify(
         hints,
         seed,
     )
-    cases = _first_round(pair, feeds, hints, tolerance, noise, tallies, tell)
+    cases = _first_round(pair, feeds, hints, rules, noise, tallies, tell)
     _second_round(cases, noise, lambda text: tell(f"{pair.provider}: {text}"))
     for case in cases:
         _enter(case, tallies)
-    if tolerance is None and _all_pass(tallies):
+    free = [name for name, rule in zip(names, rules, strict=True) if rule is None]
+    if free and _all_pass(tallies):
         tell(f"{pair.provider}: comparing the models part by part in float64")
         objection = _second_opinion(pair, cases, noise, seed)
         if objection is not None:
             for tally in tallies:
-                tally.object(objection)
+                tally.object(objection, free)
+    if oracle:
+        for tally in tallies:
+            tell(f"{pair.provider}: asking the oracle at level {tally.level}")
+            _ask_oracle(pair, tally)
     reports = [tally.report(pair.provider, pair.warnings) for tally in tallies]
     rejected = [
         entry for tally in tallies for entry in tally.worst.values() if not entry[0].equivalent
@@ -228,7 +197,7 @@ def verify(
     return reports, worst[1] if worst else None
 
 
-def _all_pass(tallies: Sequence[_Tally]) -> bool:
+def _all_pass(tallies: Sequence[Tally]) -> bool:
     """True if there is something that passes, and nothing that does not."""
     entries = [finding for tally in tallies for finding, _ in tally.worst.values()]
     return bool(entries) and all(finding.equivalent for finding in entries)
@@ -252,9 +221,9 @@ def _first_round(
     pair: Pair,
     feeds: Sequence[Feed],
     hints: Mapping[str, Hint],
-    tolerance: Tolerance | None,
+    rules: Sequence[Tolerance | None],
     noise: NoiseSource,
-    tallies: Sequence[_Tally],
+    tallies: Sequence[Tally],
     tell: Callable[[str], None],
 ) -> list[_Case]:
     tell(f"{pair.provider}: loading the models at level {' and '.join(pair.levels)}")
@@ -275,19 +244,51 @@ def _first_round(
                 message = f"{feed.name}: the reference does not run on it: {error}"
                 raise InputError(message) from error
             continue
+        outcomes = [_try_run(runner, used) for runner in candidates]
         case = _Case(
             index,
             used,
             [Truth(value) for value in values],
-            [_try_run(runner, used) for runner in candidates],
+            outcomes,
             None if optimized is None else _try_run(optimized, used),
-            tolerance,
+            rules,
+            [_glimpses(values, outcome) for outcome in outcomes],
+            # A weaker feed is not the one that the expected outputs came with.
+            [_opinions(pair, used, values, o) if used is feed else [] for o in outcomes],
         )
         case.learn(noise.first(used, index))
         if not case.doubtful():
             case.forget()
         cases.append(case)
     return cases
+
+
+def _glimpses(values: Sequence[Value], outcome: list[Value] | RunError) -> list[Glimpse]:
+    others = outcome if isinstance(outcome, list) else [None] * len(values)
+    return [glimpse(value, other) for value, other in zip(values, others, strict=True)]
+
+
+def _opinions(
+    pair: Pair, feed: Feed, values: Sequence[Value], outcome: list[Value] | RunError
+) -> list[Opinion]:
+    names = [output.name for output in pair.reference.outputs]
+    expected: Mapping[str, Value] | None = getattr(feed, "expected", None)
+    others = outcome if isinstance(outcome, list) else None
+    return opinions(names, feed.name, expected, values, others)
+
+
+def _ask_oracle(pair: Pair, tally: Tally) -> None:
+    """Ask about every output on the feed that was worst for it."""
+    runner = _try_open(pair, pair.candidate, tally.level)
+    feeds = {id(feed): feed for _, feed in tally.worst.values()}
+    for feed in feeds.values():
+        outcome = _try_run(runner, feed)
+        if isinstance(outcome, RunError):
+            continue
+        found = consult(pair.reference, pair.candidate, feed, pair.truth.run(feed.arrays), outcome)
+        for name, opinion in zip(tally.names, found, strict=True):
+            if tally.worst[name][1] is feed:
+                tally.oracle[name] = opinion
 
 
 def _second_round(cases: Sequence[_Case], noise: NoiseSource, tell: Callable[[str], None]) -> None:
@@ -308,20 +309,22 @@ def _second_round(cases: Sequence[_Case], noise: NoiseSource, tell: Callable[[st
             return
 
 
-def _enter(case: _Case, tallies: Sequence[_Tally]) -> None:
+def _enter(case: _Case, tallies: Sequence[Tally]) -> None:
     """Count the final findings of one feed."""
     if len(tallies) > 1:
         _warn_about_runtime(case, tallies[-1])
-    for tally, outcome, findings in zip(tallies, case.candidates, case.findings, strict=True):
+    for tally, outcome, findings, glimpses, found in zip(
+        tallies, case.candidates, case.findings, case.glimpses, case.opinions, strict=True
+    ):
         if isinstance(outcome, RunError):
             if tally.level != UNOPTIMIZED and isinstance(case.own, RunError):
                 tally.detail = f"neither model runs at this level: {outcome}"
                 continue
             tally.detail = f"the candidate does not run: {outcome}"
-        tally.add(case.feed, findings)
+        tally.add(case.feed, findings, glimpses, found)
 
 
-def _warn_about_runtime(case: _Case, tally: _Tally) -> None:
+def _warn_about_runtime(case: _Case, tally: Tally) -> None:
     if isinstance(case.own, RunError):
         tally.warn(f"{runtime_name()} does not run the original at level {tally.level}: {case.own}")
         return
