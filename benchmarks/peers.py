@@ -1,0 +1,133 @@
+"""The tools that fold batch normalizations too, each with its defaults.
+
+    python -m benchmarks.peers TOOL SOURCE.onnx TARGET.onnx
+
+One call is one process, so that time and memory are the tool's own, imports included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["OURS", "TOOLS", "Cost", "run_tool", "versions"]
+
+OURS = "bnfold"
+
+
+def _onnxsim(source: str, target: str) -> None:
+    import onnx
+    import onnxsim
+
+    simplified, _ = onnxsim.simplify(onnx.load(source))
+    onnx.save(simplified, target)
+
+
+def _onnxslim(source: str, target: str) -> None:
+    import onnx
+    import onnxslim
+
+    onnx.save(onnxslim.slim(onnx.load(source)), target)
+
+
+def _onnxoptimizer(source: str, target: str) -> None:
+    import onnx
+    import onnxoptimizer
+
+    onnx.save(onnxoptimizer.optimize(onnx.load(source)), target)
+
+
+def _onnxscript(source: str, target: str) -> None:
+    import onnx
+    import onnxscript.optimizer
+    import onnxscript.rewriter
+
+    model = onnxscript.optimizer.optimize(onnx.load(source))
+    onnx.save(onnxscript.rewriter.rewrite(model), target)
+
+
+def _runtime(source: str, target: str) -> None:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    # The highest level that does not tie the file to this machine.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = target
+    options.log_severity_level = 4
+    ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _bnfold(source: str, target: str) -> None:
+    from bnfold.cli import main
+
+    main(["optimize", source, "-o", target, "--no-check", "--quiet"])
+
+
+# Name -> (what runs it, the package whose version counts).
+TOOLS: dict[str, tuple[Callable[[str, str], None], str]] = {
+    "onnxsim": (_onnxsim, "onnxsim"),
+    "OnnxSlim": (_onnxslim, "onnxslim"),
+    "onnxoptimizer": (_onnxoptimizer, "onnxoptimizer"),
+    "onnxscript": (_onnxscript, "onnxscript"),
+    "ONNX Runtime, offline": (_runtime, "onnxruntime"),
+    OURS: (_bnfold, "bnfold"),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call of a tool cost.
+
+    Attributes:
+        seconds: Wall time of the whole process.
+        memory: Its largest resident memory, in bytes.
+        error: What it said if it failed, or None.
+    """
+
+    seconds: float
+    memory: int
+    error: str | None = None
+
+
+def run_tool(tool: str, source: Path, target: Path, timeout: float = 900.0) -> Cost:
+    """Run a tool in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.peers", tool, str(source), str(target)]
+    return run_process(command, timeout)
+
+
+def run_process(command: list[str], timeout: float = 900.0) -> Cost:
+    """Run a command, and measure it."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    code = os.waitstatus_to_exitcode(status)
+    process.returncode = code
+    lines = said.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
+    error = None if code == 0 else lines[-1][:200]
+    return Cost(seconds, usage.ru_maxrss * 1024, error)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the tools that are installed."""
+    found = {}
+    for tool, (_, package) in TOOLS.items():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[tool] = importlib.metadata.version(package)
+    return found
+
+
+if __name__ == "__main__":
+    name, first, second = sys.argv[1:]
+    with contextlib.redirect_stdout(io.StringIO()):
+        TOOLS[name][0](first, second)
