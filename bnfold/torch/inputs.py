@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType
@@ -21,7 +22,8 @@ from bnfold.errors import InputError
 
 __all__ = ["Example", "as_example", "guess", "variants"]
 
-MAX_ELEMENTS = 1 << 23
+MORE = 3
+SMALL = 1 << 18
 MAX_THRESHOLDS = 8
 MAX_VARIANTS = 18
 
@@ -142,37 +144,46 @@ def variants(module: nn.Module, example: Example, seed: int = 0) -> list[Example
         seed: Of the random values.
     """
     generator = torch.Generator().manual_seed(seed)
+    limit = max(MORE * sum(t.numel() for t in example.tensors()), SMALL)
     found: list[Example] = []
-    for label, resize in _resizings(module, example):
-        changed = example.map(lambda t, f=resize: _redrawn(t, f(t), generator), label)
-        if changed.tensors() and sum(t.numel() for t in changed.tensors()) <= MAX_ELEMENTS:
-            found.append(changed)
-    for label, factor in (("negated inputs", -1.0), ("large inputs", 30.0)):
-        found.append(
-            example.map(lambda t, f=factor: t * f if t.is_floating_point() else t, label)
-        )
-    found += _flipped(module, example)
-    return found[:MAX_VARIANTS]
+    for label, resize in _resizings(module, example, limit):
+        shapes = [resize(t) for t in example.tensors()]
+        if shapes and sum(math.prod(shape) for shape in shapes) <= limit:
+            found.append(example.map(lambda t, f=resize: _redrawn(t, f(t), generator), label))
+    found.append(example.map(lambda t: t * -30.0 if t.is_floating_point() else t, "large inputs"))
+    return [*found, *_flipped(module, example)][:MAX_VARIANTS]
 
 
 Resize = Callable[[torch.Tensor], tuple[int, ...]]
 
 
-def _resizings(module: nn.Module, example: Example) -> Iterator[tuple[str, Resize]]:
+def _resizings(module: nn.Module, example: Example, limit: int) -> Iterator[tuple[str, Resize]]:
     yield "another batch size", lambda t: (t.shape[0] + 1, *t.shape[1:]) if t.ndim else ()
     ranks = {t.ndim for t in example.tensors()}
     if max(ranks, default=0) >= 3:
-        yield "longer inputs", lambda t: _spatial(t, lambda n: n + min(n, 32))
         yield "shorter inputs", lambda t: _spatial(t, lambda n: max(1, n // 2))
-        yield "an odd size", lambda t: _spatial(t, lambda n: n + 1)
+        yield "an odd size", lambda t: _spatial(t, lambda n: n + 1 if n < 32 else n // 2 + 1)
+        yield "longer inputs", lambda t: _spatial(t, lambda n: n + min(n, 32))
     if 3 in ranks:
-        yield (
-            "another sequence length",
-            lambda t: (t.shape[0], t.shape[1] + 1, *t.shape[2:]) if t.ndim == 3 else tuple(t.shape),
-        )
+        yield "another sequence length", _other_length
     for size in _thresholds(module, example):
-        yield f"size {size}", lambda t, n=size: _spatial(t, lambda _: n)  # type: ignore[misc]
-    yield "a batch of one", lambda t: (1, *t.shape[1:]) if t.ndim else ()
+        yield f"size {size}", lambda t, n=size: _up_to(t, n, limit)  # type: ignore[misc]
+    if any(t.ndim and t.shape[0] > 1 for t in example.tensors()):
+        yield "a batch of one", lambda t: (1, *t.shape[1:]) if t.ndim else ()
+
+
+def _other_length(tensor: torch.Tensor) -> tuple[int, ...]:
+    if tensor.ndim != 3:
+        return tuple(tensor.shape)
+    return (tensor.shape[0], tensor.shape[1] + 1, tensor.shape[2])
+
+
+def _up_to(tensor: torch.Tensor, size: int, limit: int) -> tuple[int, ...]:
+    """Every length, or only the last one of a single sample where that is too much."""
+    whole = _spatial(tensor, lambda _: size)
+    if math.prod(whole) <= limit or tensor.ndim < 3:
+        return whole
+    return (1, *tensor.shape[1:-1], size)
 
 
 def _spatial(tensor: torch.Tensor, change: Callable[[int], int]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ so that a plan may change one use; in the end all uses of a slot must have chang
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.index import Graph, Node, Use, Value
 from bnfold.graph.plan import Bypass, Plan, SetConstant
 from bnfold.store import TensorStore
-from bnfold.torch.trace import Call, Datum, Trace, data_in
+from bnfold.torch.trace import Call, Datum, Trace
 
 __all__ = ["Slot", "SlotUse", "Surrogate", "array_of"]
 
@@ -44,11 +44,21 @@ MAX_EVALUATED = 1 << 26
 
 @dataclass(eq=False)
 class SlotUse:
-    """One node input that reads a slot."""
+    """One node input that reads a slot.
+
+    Attributes:
+        node: The reader.
+        index: Which input.
+        transposed: It reads the two axes swapped.
+        call: The call that the node belongs to.
+        datum: What the call reads there; None for a bias that is yet to be created.
+    """
 
     node: Node
     index: int
     transposed: bool
+    call: Call
+    datum: Datum | None
 
 
 @dataclass(eq=False)
@@ -79,18 +89,23 @@ class Surrogate:
         key_of: The slot of a parameter or buffer, from its name.
         new_bias: The slot of a bias that the module of a call lacks, or None if it must not be
             created: called with the call and the weight that it reads.
+        copies: Each use may get a tensor of its own, so no other use is in its way (an exported
+            program, where one more parameter can be had).
     """
 
     def __init__(
         self,
         key_of: Callable[[str], Hashable],
         new_bias: Callable[[Call, Datum], tuple[Hashable, str] | None],
+        *,
+        copies: bool = False,
     ) -> None:
         self.graph = Graph(_empty_model())
         self.constants = Constants(self.graph, TensorStore("module"))
         self.facts = Facts(self.constants)
         self.key_of = key_of
         self.new_bias = new_bias
+        self.copies = copies
         self.slots: dict[Hashable, Slot] = {}
         self.slot_at: dict[tuple[Node, int], Slot] = {}
         self.nodes_of: dict[Call, list[Node]] = {}
@@ -155,7 +170,7 @@ class Surrogate:
 
     def block(self, datum: Datum, why: str) -> None:
         """Forbid every change of a parameter or buffer."""
-        if datum.owner is not None and datum.tensor is not None:
+        if datum.owner is not None and datum.tensor is not None and not self.copies:
             slot = self._slot(datum)
             slot.blocked = slot.blocked or why
 
@@ -237,8 +252,14 @@ class Surrogate:
         value = self.constant(array, constant.elem_type)
         value.name = datum.owner or datum.name
         self.graph.connect(node, index, value)
-        if datum.owner is not None:
-            self._use(self._slot(datum), node, index, transposed=transposed)
+        if self.copies:
+            key = (datum.name, node.position, index)
+            array = constant.data
+            slot = Slot(key, datum.owner or datum.name, Constant(constant.elem_type, array))
+            self.slots[key] = slot
+            self._use(slot, node, index, datum, transposed=transposed)
+        elif datum.owner is not None:
+            self._use(self._slot(datum), node, index, datum, transposed=transposed)
 
     def created(self, node: Node, index: int, weight: Datum, length: int, *, zeros: bool) -> None:
         """Offer a bias that the module lacks at input ``index``.
@@ -262,10 +283,14 @@ class Surrogate:
         if found is not None:
             key, name = found
             slot = self.slots.setdefault(key, Slot(key, name, original, is_new=True))
-            self._use(slot, node, index, transposed=False)
+            self._use(slot, node, index, None, transposed=False)
 
-    def _use(self, slot: Slot, node: Node, index: int, *, transposed: bool) -> None:
-        slot.uses.append(SlotUse(node, index, transposed))
+    def _use(
+        self, slot: Slot, node: Node, index: int, datum: Datum | None, *, transposed: bool
+    ) -> None:
+        call = self._call
+        assert call is not None  # noqa: S101 - only add() leads here
+        slot.uses.append(SlotUse(node, index, transposed, call, datum))
         self.slot_at[node, index] = slot
 
     def _slot(self, datum: Datum) -> Slot:
@@ -382,8 +407,3 @@ def array_of(tensor: torch.Tensor) -> NDArray[Any] | None:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     array: NDArray[Any] = tensor.numpy()
     return array
-
-
-def computed(values: Iterator[Any] | Sequence[Any]) -> bool:
-    """True if a datum without a known tensor is among the values."""
-    return any(datum.tensor is None for datum in data_in(list(values)))

@@ -109,6 +109,15 @@ def _product(
         graph.parameter(add, 1, bias)
 
 
+def _mm(graph: Surrogate, call: Call) -> None:
+    """A product with a constant matrix on the right is a linear layer without a bias."""
+    left, right = (tensor(value) for value in list(call.args)[:2])
+    if right.tensor is None or left.tensor is not None:
+        _matmul(graph, call)
+    else:
+        _product(graph, call, (left, right, None), transposed=False)
+
+
 def _matmul(graph: Surrogate, call: Call) -> None:
     left, right = (tensor(value) for value in list(call.args)[:2])
     if min(rank(left), rank(right)) < 2:
@@ -128,7 +137,7 @@ OPERATORS: dict[str, Translate] = {
     "convolution": _either,
     "linear": _linear,
     "addmm": _addmm,
-    "mm": _matmul,
+    "mm": _mm,
     "bmm": _matmul,
     "matmul": _matmul,
 }
