@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
-__all__ = ["NETWORKS", "Network", "build_network"]
+__all__ = ["NETWORKS", "Network", "build_network", "deployed", "randomised"]
 
 
 class ConvNorm(nn.Sequential):
     """A convolution without bias and its batch normalization."""
 
-    def __init__(  # noqa: PLR0913 - what a convolution has
+    def __init__(
         self, i: int, o: int, k: int | tuple[int, int], s: int = 1,
         p: int | tuple[int, int] = 0, g: int = 1,
     ) -> None:  # fmt: skip
@@ -58,7 +58,7 @@ def repvgg(depths: list[int], widths: list[int], classes: int) -> nn.Module:
 class MobileOneBlock(nn.Module):
     """k branches of the same convolution, a 1x1 scale branch, a normalization of the input."""
 
-    def __init__(self, i: int, o: int, k: int, s: int, g: int, branches: int) -> None:  # noqa: PLR0913 - as in the paper
+    def __init__(self, i: int, o: int, k: int, s: int, g: int, branches: int) -> None:
         super().__init__()
         self.skip = nn.BatchNorm2d(i) if i == o and s == 1 else None
         self.scale = ConvNorm(i, o, 1, s, 0, g) if k > 1 else None
@@ -162,37 +162,30 @@ class Network:
         sample: Shape of one input.
         norms: Batch normalizations that it has.
         convolutions: What is left of it: one for each block.
-        nodes: Nodes of its deployed form.
     """
 
     make: Callable[[], nn.Module]
     sample: tuple[int, ...]
     norms: int
     convolutions: int
-    nodes: int
 
 
 NETWORKS: dict[str, Network] = {
-    # 22 blocks of Conv and Relu; GlobalAveragePool, Flatten, Gemm
     "repvgg-a0": Network(
-        lambda: repvgg([2, 4, 14, 1], [48, 96, 192, 1280], 1000), (3, 224, 224), 61, 22, 47
+        lambda: repvgg([2, 4, 14, 1], [48, 96, 192, 1280], 1000), (3, 224, 224), 61, 22
     ),
-    # 43 blocks of Conv and Relu; GlobalAveragePool, Flatten, Gemm
     "mobileone-s0": Network(
-        lambda: mobileone([48, 128, 256, 1024], [2, 8, 10, 1], 4, 1000), (3, 224, 224), 226, 43, 89
+        lambda: mobileone([48, 128, 256, 1024], [2, 8, 10, 1], 4, 1000), (3, 224, 224), 226, 43
     ),
-    "repvgg-small": Network(lambda: repvgg([1, 2], [8, 16], 5), (3, 16, 16), 9, 4, 11),
-    "mobileone-small": Network(
-        lambda: mobileone([8, 16], [2, 1], 3, 5), (3, 16, 16), 33, 7, 17
-    ),
+    "repvgg-small": Network(lambda: repvgg([1, 2], [8, 16], 5), (3, 16, 16), 9, 4),
+    "mobileone-small": Network(lambda: mobileone([8, 16], [2, 1], 3, 5), (3, 16, 16), 26, 7),
     "acnet": Network(
-        lambda: nn.Sequential(AsymmetricBlock(3, 16, 2), AsymmetricBlock(16, 16)), (3, 32, 32), 6, 2, 4
+        lambda: nn.Sequential(AsymmetricBlock(3, 16, 2), AsymmetricBlock(16, 16)), (3, 32, 32), 6, 2
     ),
     "dbb": Network(
-        lambda: nn.Sequential(DiverseBranchBlock(3, 16), DiverseBranchBlock(16, 16)), (3, 32, 32), 12, 2, 4
+        lambda: nn.Sequential(DiverseBranchBlock(3, 16), DiverseBranchBlock(16, 16)), (3, 32, 32), 12, 2
     ),
-    # five convolutions with Sigmoid and Mul each; Resize, Concat
-    "yolo-repconv": Network(lambda: Neck(8), (3, 32, 32), 9, 5, 17),
+    "yolo-repconv": Network(lambda: Neck(8), (3, 32, 32), 9, 5),
 }  # fmt: skip
 
 
@@ -200,11 +193,47 @@ def build_network(name: str, batch: int = 1) -> tuple[nn.Module, Tensor]:
     """The network in eval mode with random statistics, and an input."""
     network = NETWORKS[name]
     torch.manual_seed(0)
-    module = network.make()
+    return randomised(network.make()), torch.randn(batch, *network.sample)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """A module in eval mode, its normalizations with random statistics."""
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.normal_(0, 0.3)
             norm.running_var.uniform_(0.5, 1.5)
             nn.init.uniform_(norm.weight, 0.3, 0.7)
             nn.init.normal_(norm.bias, 0, 0.2)
-    return module.eval(), torch.randn(batch, *network.sample)
+    return module.eval()
+
+
+def deployed(module: nn.Module) -> nn.Module:
+    """The form that the authors deploy: each block one convolution with a bias."""
+    for name, child in module.named_children():
+        block = _plain(child)
+        setattr(module, name, deployed(child) if block is None else block)
+    return module.eval()
+
+
+def _plain(block: nn.Module) -> nn.Module | None:
+    match block:
+        case RepVggBlock() | AsymmetricBlock():
+            conv = (block.dense if isinstance(block, RepVggBlock) else block.square)[0]
+        case MobileOneBlock():
+            conv = block.convs[0][0]
+        case DiverseBranchBlock():
+            conv = block.origin[0]
+        case RepConv():
+            conv = block.dense[0]
+        case ConvNorm():
+            conv = block[0]
+        case _:
+            return None
+    assert isinstance(conv, nn.Conv2d)
+    plain = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+        groups=conv.groups,
+    )  # fmt: skip
+    if isinstance(block, ConvNorm):
+        return plain
+    return nn.Sequential(plain, nn.SiLU() if isinstance(block, RepConv) else nn.ReLU())

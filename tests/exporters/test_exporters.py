@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +16,14 @@ torch = pytest.importorskip("torch", reason="the exporters are PyTorch's")
 pytest.importorskip("onnxscript", reason="PyTorch's exporter needs it")
 
 from tests.exporters.architectures import ARCHITECTURES, build  # noqa: E402 - needs torch
+from tests.exporters.exporting import EXPORTERS, export_module  # noqa: E402 - as above
 
-EXPORTERS = ("dynamo", "dynamo-unoptimized", "legacy", "legacy-unfolded")
 ARITHMETIC = {"Sub", "Div", "Sqrt", "Pow", "Reciprocal", "BatchNormalization"}
 
 
 def export(name: str, exporter: str, path: Path) -> int:
     module, batch, left = build(name)
-    quiet = contextlib.ExitStack()
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with quiet, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        if exporter.startswith("dynamo"):
-            dynamic = ({0: torch.export.Dim("batch")},)
-            optimize = exporter == "dynamo"
-            torch.onnx.export(
-                module,
-                (batch,),
-                path,
-                dynamo=True,
-                optimize=optimize,
-                dynamic_shapes=dynamic,
-                verbose=False,
-            )
-        else:
-            unfolded = exporter == "legacy-unfolded"
-            mode = torch.onnx.TrainingMode.PRESERVE if unfolded else torch.onnx.TrainingMode.EVAL
-            torch.onnx.export(
-                module, (batch,), str(path), dynamo=False, do_constant_folding=not unfolded, training=mode,
-                input_names=["x"], dynamic_axes={"x": {0: "batch"}},
-            )  # fmt: skip
+    export_module(module, batch, exporter, path)
     return left
 
 

@@ -301,6 +301,12 @@ def test_quantized_weights_stay_apart() -> None:
     assert_fold(model, merged=[], ops=["DequantizeLinear", "Conv", "Conv", "Add"])
 
 
+def test_bias_that_counts_for_nothing_fits_the_new_shape() -> None:
+    model = build("""g (float[N,3] x) => (float[N,2] y) <float[3,5] v, float[5] c, float[5,2] w>
+        { u = Gemm<beta=0.0>(x, v, c)  y = Gemm(u, w) }""")
+    assert_fold(model, merged=["y"], ops=["Gemm"])
+
+
 def test_old_addition_that_broadcasts_by_attribute() -> None:
     model = build(
         f"""g (float[N,4,6,5] x) => (float[N,4,6,5] y) <float[4,4,3,3] w, float[4,4,1,1] p>

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.affine import Float64
 from bnfold.graph.constants import FLOATS
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node
@@ -108,7 +107,7 @@ def _rewrite_matrix(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit
             return Refusal(Reason.OVERFLOW, f'the type of "{node.name}" cannot hold the shift')
         return [*edits, AppendAdd(node, data, merged.form.elem_type)]
     attributes: dict[str, Any] = {} if node.attribute("alpha", 1.0) == 1.0 else {"alpha": 1.0}
-    if not _same_bias(link, values):
+    if not _keeps_bias(link, merged):
         bias = store_bias(node, 2, flat, merged.form.elem_type)
         if isinstance(bias, Refusal):
             return bias
@@ -118,7 +117,13 @@ def _rewrite_matrix(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit
     return [*edits, *([SetAttributes(node, attributes)] if attributes else [])]
 
 
-def _same_bias(link: Link, values: Float64) -> bool:
-    """True if the node adds this already: also where it has no bias, and none is wanted."""
+def _keeps_bias(link: Link, merged: Operator) -> bool:
+    """True if the node adds the right bias already, or has none where none is wanted.
+
+    A C that counts for nothing, with beta = 0, must still fit the shape of the result.
+    """
     own = link.operator
-    return own is not None and own.bias.shape == values.shape and np.array_equal(own.bias, values)
+    if own is None or own.bias.shape != merged.bias.shape:
+        return False
+    fits = link.node.input(2) is None or own.outputs == merged.outputs
+    return fits and np.array_equal(own.bias, merged.bias)
