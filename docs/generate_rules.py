@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from types import ModuleType
 
-from bnfold.graph import rules
+from bnfold.graph import ones, rules
+from bnfold.graph.merge import cost, readers
 from bnfold.graph.planner import SHAPE_ONLY
 from bnfold.report import REASONS
 
@@ -28,6 +30,47 @@ alike.
 """
 
 
+MERGING = """
+## Merging
+
+Linear operators on one value whose results are added are one operator, and so are two of which the
+second alone reads the first. Once batch normalizations are folded, such operators are merged, and
+what that frees is folded again. W = sum of the kernels, each at its place in the window of all; b =
+sum of the biases; all in float64, rounded once for all branches and folds together.
+
+**Side by side.** The terms of a tree of Add, Sub, Sum and Neg that begin at the same value, in any
+order and with signs. Nobody else may read a branch or a sum inside the tree. Windows must have one
+stride and provably one output length; kernels that lie at different places or have other dilations
+are put on their common grid. Groups that do not nest become their common groups. A term that is
+broadcast is not merged.
+
+**One behind the other.** Conv behind Conv and matrix product behind matrix product. Where the
+second one pads, the first may have no bias and must not reach over the border (kernel 1).
+
+### What a merge may cost
+
+{cost}
+
+### What is left
+
+The largest node stays, with its name, and the sum keeps the name of its result. The report has an
+entry of kind `branch` for each branch that goes, and for each place where branches begin at one
+value and stay apart, with the reason. `--no-merge` switches all of this off.
+
+| operator | takes part | as |
+|---|---|---|
+"""
+
+ONES = """
+## A channel of ones
+
+`--ones-channel` folds a normalization in front of a zero-padded Conv, where a Conv before it has
+it to itself: Conv, f, s x + t, Conv with f among `{keeps}`.
+
+{text}
+"""
+
+
 def render() -> str:
     """The whole page."""
     parts = [HEAD.format(shape_only="`, `".join(SHAPE_ONLY))]
@@ -42,9 +85,22 @@ def render() -> str:
             gives = rule.gives if rule.forward else "nothing"
             parts.append(f"| {op} | {takes} | {gives} | {rule.equation} |")
         parts.append("")
+    parts.append(_merging())
     parts.append("\n## Reason codes\n\n| code | meaning |\n|---|---|")
     parts += [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
     return "\n".join(parts) + "\n"
+
+
+def _merging() -> str:
+    lines = [MERGING.format(cost=_paragraphs(cost, 1, 4)).rstrip()]
+    lines += [f"| {op} | {r.takes_part} | {r.kernel} |" for op, r in readers.READERS.items()]
+    keeps = "`, `".join(ones.KEEPS_ONE)
+    return "\n".join([*lines, "", ONES.format(keeps=keeps, text=_paragraphs(ones, 1, 4))])
+
+
+def _paragraphs(module: ModuleType, first: int, end: int) -> str:
+    """Some paragraphs of the docstring of a module."""
+    return "\n\n".join((inspect.getdoc(module) or "").split("\n\n")[first:end])
 
 
 def _introduction(table: dict[str, rules.Rule]) -> str:

@@ -41,16 +41,16 @@ class Different(AssertionError):  # noqa: N818 - a verdict on a fold, told apart
     """The folded model computes something else."""
 
 
-def attack(case: Case) -> FoldReport:
+def attack(case: Case, **options: bool) -> FoldReport:
     """Fold a model and test every promise; AssertionError where one is broken."""
     model = case.model
     before = model.SerializeToString(deterministic=True)
-    result, report = fold(model)
+    result, report = fold(model, **options)
     assert model.SerializeToString(deterministic=True) == before, "the input has changed"
     onnx.checker.check_model(result, full_check=True)
     assert interface(result) == interface(model), "the interface has changed"
     _consistent(model, result, report)
-    again, _ = fold(result)
+    again, _ = fold(result, **options)
     twice = again.SerializeToString(deterministic=True)
     assert twice == result.SerializeToString(deterministic=True), "a second run changes something"
     if result is not model:
@@ -186,6 +186,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _options(seed: int) -> dict[str, bool]:
+    """Mostly the defaults; sometimes a channel of ones, or no merges."""
+    return {"ones_channel": seed % 4 == 1, "merge": seed % 8 != 2}
+
+
 def _save(folder: Path, seed: int, case: Case, message: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{seed}.onnx").write_bytes(case.model.SerializeToString())
@@ -198,7 +203,7 @@ def main() -> int:
     if arguments.only is not None:
         case = random_model(random.Random(arguments.only))  # noqa: S311 - not for secrets
         print(onnx.printer.to_text(case.model))
-        attack(case)
+        attack(case, **_options(arguments.only))
         return 0
     end = time.monotonic() + 60 * arguments.minutes
     seed, failed = arguments.seed, 0
@@ -206,7 +211,7 @@ def main() -> int:
     while time.monotonic() < end:
         case = random_model(random.Random(seed), Wishes())  # noqa: S311 - not for secrets
         try:
-            for verdict in attack(case).sites:
+            for verdict in attack(case, **_options(seed)).sites:
                 branch = "branch " if verdict.kind == "branch" else ""
                 sites[branch + ("gone" if verdict.folded else f"kept: {verdict.reason}")] += 1
         except Exception:  # noqa: BLE001 - whatever it is, it is a finding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+from bnfold.graph.merge.readers import READERS
 from bnfold.graph.rules import RULES
 from bnfold.report import REASONS, Reason
 
@@ -14,6 +15,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 def test_rules_page_is_generated_from_the_table() -> None:
     generator = runpy.run_path(str(DOCS / "generate_rules.py"))
     assert (DOCS / "rules.md").read_text(encoding="utf-8") == generator["render"]()
+
+
+def test_every_merge_is_described() -> None:
+    for op, reader in READERS.items():
+        assert reader.takes_part, op
+        assert reader.kernel, op
 
 
 def test_every_rule_and_reason_is_described() -> None:

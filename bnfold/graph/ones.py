@@ -1,13 +1,11 @@
 """A shift in front of zero padding, carried by one more channel that is constantly 1.
 
-Conv, f, y = s x + t, Conv with zero padding: the second Conv takes the scale, but not the shift,
-which its padding lacks. If the first one has one more output channel, with weights 0 and bias 1,
-then f(1) = 1 stands beside the data and is zero-padded like it. The second Conv reads it with
+The second Conv takes the scale, but not the shift, which its padding lacks. If the first one has
+one more output channel, with weights 0 and bias 1, then f(1) = 1 stands beside the data and is
+zero-padded like it. The second Conv reads it with W[m, C, k] = sum over c of W[m, c, k] * t[c], and
+so adds what the shift would have added, at each position from the taps that are there.
 
-    W[m, C, k] = sum over c of W[m, c, k] * t[c]
-
-and so adds what the shift would have added, at each position the taps that are there. f is what
-maps 1 to 1 in each channel alone: Relu and its kin, and MaxPool, which pads with minus infinity.
+f maps 1 to 1 in each channel alone: Relu and its kin, and MaxPool, which pads with minus infinity.
 
 Both convolutions must be each other's only partner, as every reader of the first one would see the
 new channel. The price is one channel more; where that makes an odd number of them, runtimes may be
