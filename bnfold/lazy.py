@@ -104,6 +104,10 @@ class Unrounded(ABC):
         """All values in the storage dtype, shape of the tensor."""
         return round_to(self.float64(), self.dtype).reshape(self.shape)
 
+    def any(self) -> bool:
+        """True if an element is not zero; looks no further than the first of them."""
+        return any(bool(block.any()) for block in self.blocks64())
+
     def out_of_range(self) -> str | None:
         """Say whether the storage dtype can hold the tensor.
 

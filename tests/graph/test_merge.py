@@ -15,7 +15,7 @@ CONSTANTS = """double[4,4,3,3] w, double[4,4,1,1] p, double[4,1,3,3] d, double[4
  double[4] b, double[4] c, double[4,4,1,3] row, double[4,4,3,1] column, double[4,4,5,5] big,
  double[4,4,2,2] even, double k={0.5},
  double[4] gamma, double[4] beta, double[4] mean, double[4] var, double[4,4] m, double[4,4] n, double[4,2] low, double[2,4] up,
- double[1,4,1,1] narrow1, double[4,1,1,1] widen"""
+ double o={0}, double[4,4,1,1] none, double[1,4,1,1] narrow1, double[4,1,1,1] widen"""
 
 PAD = "pads=[1,1,1,1]"
 # name: (body from x (N,4,6,5) to y, operators left, branches that go)
@@ -87,7 +87,7 @@ MERGED: dict[str, tuple[str, list[str], list[str]]] = {
 
 def model_of(body: str, **options: int) -> onnx.ModelProto:
     text = f"g (double[N,4,6,5] x) => (double[A,B,C,D] y) <{CONSTANTS}> {{ {body} }}"
-    model = build(text, **options)
+    model = build(text, {"none": np.zeros((4, 4, 1, 1))}, **options)
     used = {name for node in model.graph.node for name in node.input}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
     del model.graph.initializer[:]
@@ -105,6 +105,35 @@ def test_merged(name: str) -> None:
     model = model_of(body)
     result = assert_fold(model, folded=norms(model), merged=merged, ops=ops)
     assert result.graph.output[0].name == "y"
+
+
+# name: (body, operators left, branches that go, normalizations that go)
+LEFT: dict[str, tuple[str, list[str], list[str], list[str]]] = {
+    "constant-zero": ("s = Sigmoid(x)  y = Add(s, o)", ["Sigmoid"], ["y"], []),
+    "zero-first-in-a-difference": ("s = Sigmoid(x)  y = Sub(o, s)", ["Sigmoid", "Neg"], ["y"], []),
+    "zero-among-several": ("s = Sigmoid(x)  y = Sum(s, o, x)", ["Sigmoid", "Sum"], ["y"], []),
+    "operator-of-zeros": ("s = Sigmoid(x)  q = Conv(x, none)  y = Add(s, q)", ["Sigmoid"], ["q"], []),
+    "zeros-that-are-broadcast": ("s = GlobalMaxPool(x)  q = Conv(x, none)  y = Add(s, q)", ["GlobalMaxPool", "Conv", "Add"], [], []),
+    "residual-of-a-normalization": (
+        "s = Sigmoid(x)  n1 = BatchNormalization(s, gamma, beta, mean, var)  t = Add(n1, s)  y = Sigmoid(t)",
+        ["Sigmoid", "BatchNormalization", "Sigmoid"], ["t"], []),
+    "two-normalizations": (
+        """s = Sigmoid(x)  n1 = BatchNormalization(s, gamma, beta, mean, var)  n2 = BatchNormalization(s, beta, gamma, mean, var)
+           t = Sub(n1, n2)  y = Sigmoid(t)""",
+        ["Sigmoid", "BatchNormalization", "Sigmoid"], [], ["n2"]),
+    "normalizations-and-another-term": (
+        """s = Sigmoid(x)  n1 = BatchNormalization(s, gamma, beta, mean, var)  u = Add(n1, x)
+           t = Sub(u, s)  y = Sigmoid(t)""",
+        ["Sigmoid", "BatchNormalization", "Add", "Sigmoid"], ["t"], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_what_is_left(name: str) -> None:
+    body, ops, merged, folded = LEFT[name]
+    model = model_of(body)
+    kept = {"n1": "nonlinear"} if "n1 =" in body else {}
+    assert_fold(model, merged=merged, ops=ops, folded=folded, kept=kept)
 
 
 # name: (body, reason where it is a branch that stays)

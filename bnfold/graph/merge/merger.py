@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Graph, Node
 from bnfold.graph.merge.parallel import plan_parallel
+from bnfold.graph.merge.remainder import plan_normalization, plan_zeros
 from bnfold.graph.merge.series import find_ends, plan_series, read_series
 from bnfold.graph.merge.trees import find_roots, read_tree
 from bnfold.graph.plan import Plan, Refusal
@@ -62,7 +63,13 @@ class Merger:
 
     def _parallel(self, root: Node) -> Plan | Refusal | None:
         tree = read_tree(root, self.graph, self.facts)
-        return None if tree is None else plan_parallel(tree, self.facts)
+        if tree is None:
+            return None
+        result = plan_parallel(tree, self.facts)
+        if isinstance(result, Plan):
+            return result
+        rest = plan_normalization(tree, self.facts) or plan_zeros(tree, self.facts)
+        return result if rest is None else rest
 
     def _series(self, end: Node) -> Plan | Refusal | None:
         branch = read_series(end, self.facts)

@@ -19,8 +19,8 @@ from bnfold.graph.merge.branches import Branch, read_branch
 from bnfold.graph.merge.cost import Cost, no_gain
 from bnfold.graph.merge.emit import rewrite, survivor
 from bnfold.graph.merge.operators import Form, Operator, join
-from bnfold.graph.merge.trees import Term, Tree
-from bnfold.graph.plan import Plan, Refusal, Reroute
+from bnfold.graph.merge.trees import Term, Tree, take_over
+from bnfold.graph.plan import Plan, Refusal
 
 __all__ = ["plan_parallel"]
 
@@ -156,16 +156,8 @@ def _plan(
     edits = rewrite(stays, merged, facts)
     if isinstance(edits, Refusal):
         return edits
-    plan = Plan("parallel", into=[stays.node], through=list(tree.nodes), gain=1)
-    if whole:
-        plan.edits = [Reroute(stays.node, stays.index, source, instead_of=tree.root), *edits]
-    else:
-        plan.edits = [Reroute(stays.node, stays.index, source, at=home.term.use), *edits]
-        dropped, changed = tree.without(term for term in gone if term is not home.term)
-        plan.edits += dropped
-        full = tree.below(home.term.use)  # what is joined has the shape of each of its terms
-        plan.changed = list(dict.fromkeys([*changed, *full]))
-        plan.reshaped = [value for value in changed if value not in full]
+    plan = Plan("parallel", list(edits), into=[stays.node], through=list(tree.nodes), gain=1)
+    take_over(plan, tree, stays.node, stays.index, source, home.term, None if whole else gone)
     for member in chosen:
         if member is not home:
             nodes = member.branch.nodes

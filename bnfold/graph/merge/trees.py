@@ -9,15 +9,15 @@ A term that goes takes its addition along: of x + y, y is left, of x - y its neg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Graph, Node, Use, Value
 from bnfold.graph.merge.branches import is_private
-from bnfold.graph.plan import DropOperands
+from bnfold.graph.plan import DropOperands, Plan, Reroute
 
-__all__ = ["Term", "Tree", "find_roots", "read_tree"]
+__all__ = ["Term", "Tree", "find_roots", "leave_out", "read_tree", "take_over"]
 
 ADDITIONS = ("Add", "Sub", "Sum")
 MAX_TERMS = 64
@@ -139,3 +139,42 @@ def read_tree(root: Node, graph: Graph, facts: Facts) -> Tree | None:
 def _operands(node: Node) -> list[Use]:
     """Its operands, the last one first."""
     return [Use(node, index) for index in reversed(range(len(node.inputs)))]
+
+
+def leave_out(plan: Plan, tree: Tree, gone: Iterable[Term]) -> list[Value]:
+    """Add to a plan what happens when terms go, though not all; return what changes."""
+    dropped, changed = tree.without(gone)
+    plan.edits += dropped
+    plan.changed += changed
+    plan.reshaped += changed
+    return changed
+
+
+def take_over(
+    plan: Plan,
+    tree: Tree,
+    node: Node,
+    index: int,
+    source: Value,
+    home: Term,
+    gone: Sequence[Term] | None,
+) -> None:
+    """Add to a plan that one node computes the sum of terms from a value.
+
+    Args:
+        plan: Its edits give the node the right constants.
+        tree: The additions.
+        node: The node that computes the sum.
+        index: The input at which it reads ``source``.
+        source: The value that all the terms begin at.
+        home: The term whose place the sum takes, if others are left.
+        gone: The terms, or None if the tree has no others.
+    """
+    if gone is None:
+        plan.edits.insert(0, Reroute(node, index, source, instead_of=tree.root))
+        return
+    plan.edits.insert(0, Reroute(node, index, source, at=home.use))
+    leave_out(plan, tree, (term for term in gone if term is not home))
+    full = tree.below(home.use)  # the sum has the shape of each of its terms
+    plan.changed = list(dict.fromkeys([*plan.changed, *full]))
+    plan.reshaped = [value for value in plan.reshaped if value not in full]
