@@ -26,8 +26,9 @@ from collections.abc import Callable
 
 from bnfold.check.compare import Tolerance
 from bnfold.check.data import load_feeds, save_feed
-from bnfold.check.feeds import Feed, apply_shapes, random_feeds, sizes_of
-from bnfold.check.hints import Hint, find_hints
+from bnfold.check.drawing import random_feeds
+from bnfold.check.feeds import Feed, apply_shapes, sizes_of
+from bnfold.check.hints import Hints, find_hints
 from bnfold.check.model import Model, interface_difference, open_model
 from bnfold.check.pairs import NOT_COMPARABLE, Pair, open_pair
 from bnfold.check.providers import resolve_provider
@@ -103,11 +104,11 @@ def _save(feed: Feed, path: str) -> tuple[str | None, tuple[str, ...]]:
     return path, ()
 
 
-def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], dict[str, Hint]]:
+def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], Hints]:
     """Return the feeds, a caller's own first, and the advice about the inputs."""
     model: Model = pair.reference
     specs = apply_shapes(model.inputs, request.inputs, request.dims)
-    hints = find_hints(model.graph, [spec.name for spec in specs])
+    hints = find_hints(model.skeleton.proto, [spec.name for spec in specs])
     given = load_feeds(request.data, specs)
 
     def attempt(feed: Feed) -> str | None:
@@ -132,4 +133,4 @@ def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], dict[str, Hint]]
         if not given:
             raise
         drawn = []
-    return given + drawn, hints
+    return [*given, *drawn], hints

@@ -44,12 +44,16 @@ class ValueSpec:
         elem_type: ``TensorProto`` data type of a tensor; 0 for the other kinds.
         shape: One entry for each axis: a size, a symbol, or None where nothing is said. None
             where not even the rank is known.
+        element: What a sequence or an optional holds, or the values of a map; None for a tensor.
+        key_type: ``TensorProto`` data type of a map's keys; 0 for the other kinds.
     """
 
     name: str
     kind: str
     elem_type: int
     shape: tuple[int | str | None, ...] | None
+    element: ValueSpec | None = None
+    key_type: int = 0
 
     @property
     def type_name(self) -> str:
@@ -152,13 +156,26 @@ def open_model(model: ModelLike, role: str) -> Model:
 
 
 def _spec(value: onnx.ValueInfoProto) -> ValueSpec:
-    kind = value.type.WhichOneof("value")
-    if kind != "tensor_type":
-        return ValueSpec(value.name, (kind or "unknown").removesuffix("_type"), 0, None)
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape"):
-        return ValueSpec(value.name, "tensor", tensor.elem_type, None)
-    return ValueSpec(value.name, "tensor", tensor.elem_type, tuple(map(_dim, tensor.shape.dim)))
+    return _spec_of(value.name, value.type)
+
+
+def _spec_of(name: str, declared: onnx.TypeProto) -> ValueSpec:
+    match declared.WhichOneof("value"):
+        case "tensor_type":
+            tensor = declared.tensor_type
+            shape = tuple(map(_dim, tensor.shape.dim)) if tensor.HasField("shape") else None
+            return ValueSpec(name, "tensor", tensor.elem_type, shape)
+        case "sequence_type":
+            element = _spec_of(name, declared.sequence_type.elem_type)
+            return ValueSpec(name, "sequence", 0, None, element)
+        case "optional_type":
+            element = _spec_of(name, declared.optional_type.elem_type)
+            return ValueSpec(name, "optional", 0, None, element)
+        case "map_type":
+            element = _spec_of(name, declared.map_type.value_type)
+            return ValueSpec(name, "map", 0, None, element, declared.map_type.key_type)
+        case kind:
+            return ValueSpec(name, (kind or "unknown").removesuffix("_type"), 0, None)
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:

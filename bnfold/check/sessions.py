@@ -18,6 +18,7 @@ import onnx
 
 from bnfold.check.evaluator_ops import batch_normalization
 from bnfold.check.model import Model
+from bnfold.check.ortvalues import needs_memory, ort_value, run_by_memory
 from bnfold.check.placement import nodes_per_provider, prove_placement
 from bnfold.check.providers import (
     CPU,
@@ -181,10 +182,7 @@ class OrtRunner:
         options = ort.SessionOptions()
         options.use_deterministic_compute = True
         # The session reads these without a copy: they have to live as long as it does.
-        self._overrides = {
-            name: ort.OrtValue.ortvalue_from_numpy(value)
-            for name, value in (overrides or {}).items()
-        }
+        self._overrides = {name: ort_value(value) for name, value in (overrides or {}).items()}
         for name, value in self._overrides.items():
             options.add_initializer(name, value)
         self.provider = provider
@@ -198,6 +196,8 @@ class OrtRunner:
     def run(self, arrays: Mapping[str, Value]) -> list[Value]:
         """See :class:`Runner`."""
         try:
+            if needs_memory(self._session, arrays):
+                return run_by_memory(self._session, self._names, arrays, self._run_options)
             return list(self._session.run(self._names, dict(arrays), self._run_options))
         except Exception as error:  # its classes share no other base
             raise run_error(error) from error

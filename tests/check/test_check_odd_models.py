@@ -50,6 +50,17 @@ ODD = {
     "count-as-input": text(
         "g (float[N,12] x, int64[1] k) => (float[A,B] v, int64[A,B] i) { v, i = TopK(x, k) }"
     ),
+    "sequence-as-input": text(
+        "g (seq(float[N,4]) x) => (float[N,4] y) <int64 i = {0}> { y = SequenceAt(x, i) }"
+    ),
+    "optional-as-input": text(
+        "g (optional(float[N,4]) x) => (bool y) { y = OptionalHasElement(x) }", opset=18
+    ),
+    "shape-as-input": text("g (float[N,12] x, int64[2] s) => (float[A,B] y) { y = Reshape(x, s) }"),
+    "bfloat16-as-input": text(
+        "g (bfloat16[N,4] x) => (float[N,4] y, bfloat16[N,4] z) "
+        "{ y = Cast<to=1>(x)\n z = Identity(x) }"
+    ),
     "one-size-only": text(
         "g (float[N,3,H,W] x) => (float[A,B] y) <int64[4] s = {-1, 3, 224, 224}> "
         "{ a = Reshape(x, s)\n y = Flatten(a) }"
@@ -182,13 +193,11 @@ def test_external_data(tmp_path: Path) -> None:
 
 
 UNUSABLE = {
-    "sequence-input": (
-        text("g (seq(float[N,4]) x) => (float[N,4] y) <int64 i = {0}> { y = SequenceAt(x, i) }"),
-        "input 'x': values of type sequence cannot be drawn",
-        "--data",
-    ),
     "no-size-runs": (
-        text("g (float[N,12] x, int64[2] s) => (float[A,B] y) { y = Reshape(x, s) }"),
+        text(
+            "g (float[N,12] x, int64[2] s) => (float[A,B] y) <int64[2] c = {100, 103}> "
+            "{ z = Add(s, c)\n y = Reshape(x, z) }"
+        ),
         "the reference runs on no values that were tried for 'x', 's'",
         "--data",
     ),
