@@ -64,7 +64,12 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the comparison of one output on one feed says; fields as in ``OutputComparison``."""
+    """What the comparison of one output on one feed says; fields as in ``OutputComparison``.
+
+    Attributes:
+        share: The fraction of elements that differ by more than is allowed; of the size where the
+            shapes differ.
+    """
 
     equivalent: bool
     difference: float = 0.0
@@ -73,6 +78,7 @@ class Finding:
     allowed: float = 0.0
     worst_index: tuple[int, ...] | None = None
     detail: str | None = None
+    share: float = 1.0
 
     @property
     def severity(self) -> tuple[bool, float]:
@@ -250,7 +256,7 @@ class _ExactLeaf:
                 # The number says little then: rounded numbers may be near, but not anywhere.
                 passes &= float(distance.max()) <= FACTOR * self.furthest
             return dataclasses.replace(finding, equivalent=passes, detail=unstable)
-        return finding
+        return dataclasses.replace(finding, share=count / unequal.size)
 
 
 class _FloatLeaf:
@@ -371,10 +377,13 @@ def _within(
         allowed=passing / scale,
         worst_index=tuple(int(i) for i in np.unravel_index(worst, distance.shape)),
         detail=detail,
+        share=float(np.mean(used > 1.0)),
     )
 
 
 def _wrong_shape(ours: Array, theirs: Array, *, unstable: bool) -> Finding:
     if unstable:
         return Finding(True, detail="unstable: noise alone changes its shape")
-    return failure(f"its shape is {theirs.shape}, but {ours.shape} in the reference")
+    finding = failure(f"its shape is {theirs.shape}, but {ours.shape} in the reference")
+    share = 1.0 - min(ours.size, theirs.size) / max(ours.size, theirs.size, 1)
+    return dataclasses.replace(finding, share=share if ours.ndim == theirs.ndim else 1.0)

@@ -94,8 +94,8 @@ class _Sizes:
             view = values.reshape(before, values.shape[axis], -1)
             sums = np.einsum("abc,abc->b", view, view)
             slices.append(np.sqrt(sums * (values.shape[axis] / values.size)))
-        flat = values.reshape(-1)
-        return cls(math.sqrt(float(np.dot(flat, flat)) / values.size), slices)
+        whole = slices[0] if slices else values.reshape(-1)
+        return cls(math.sqrt(float(np.mean(np.square(whole)))), slices)
 
 
 def _axes(values: Array) -> tuple[int, ...]:
@@ -160,6 +160,8 @@ class PartChecker:
 
     Attributes:
         work: Multiplications of the last comparison, estimated.
+        agreeing: Tensors behind jumps where the candidate, from the same values on, had what the
+            reference has in the last comparison.
 
     Raises:
         RunError: The evaluator does not know an operator of one of the models.
@@ -184,6 +186,7 @@ class PartChecker:
         shared = _produced(reference.graph) & _produced(candidate.graph)
         jumping = _after_jumps(candidate.graph, shared) | _after_jumps(reference.graph, shared)
         self._judged = frozenset(shared - jumping)
+        self.agreeing: set[str] = set()
         self._forced = frozenset(shared)
         self._next = _next_shared(candidate.graph, shared)
         self._makers = {
@@ -245,6 +248,7 @@ class PartChecker:
 
         steps = advance()
         self.work = 0.0
+        self.agreeing.clear()
         follower = _Follower(self._candidate.walk(feed.arrays, watched))
         while follower.name is not None:
             name = follower.name
@@ -253,6 +257,8 @@ class PartChecker:
                     raise RunError(f"the reference does not compute '{name}'")
             value, joint = waiting.pop(name), joints[name]
             mine = follower.value
+            if name not in self._judged and _same(mine, value, self._eps):
+                self.agreeing.add(name)
             if _is_float(value) and np.shape(mine) == np.shape(value) and _is_float(mine):
                 joint.difference = _difference(mine, value) if name in self._judged else None
                 follower.go_on(value)
@@ -290,6 +296,15 @@ class _Follower:
 
 def _is_float(value: Value) -> bool:
     return isinstance(value, np.ndarray) and value.dtype == np.float64
+
+
+def _same(mine: Value, theirs: Value, eps: float) -> bool:
+    """True if two values are equal but for a rounding of each element."""
+    if np.shape(mine) != np.shape(theirs):
+        return False
+    if not _is_float(theirs):
+        return bool(np.array_equal(mine, theirs))
+    return bool(np.allclose(mine, theirs, rtol=eps, atol=0.0, equal_nan=True))
 
 
 def _finite(values: Array) -> Array:
