@@ -92,7 +92,15 @@ def _verify(
     rule = None
     if request.rtol is not None and request.atol is not None:
         rule = Tolerance(request.rtol, request.atol)
-    return verify(pair, feeds, hints, tolerance=rule, seed=request.seed, progress=progress)
+    return verify(
+        pair,
+        feeds,
+        hints,
+        tolerance=rule,
+        seed=request.seed,
+        progress=progress,
+        oracle=request.oracle,
+    )
 
 
 def _save(feed: Feed, path: str) -> tuple[str | None, tuple[str, ...]]:

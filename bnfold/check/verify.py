@@ -294,7 +294,7 @@ def _opinions(
     pair: Pair, feed: Feed, values: Sequence[Value], outcome: list[Value] | RunError
 ) -> list[Opinion]:
     names = [output.name for output in pair.reference.outputs]
-    expected: Mapping[str, Value] | None = getattr(feed, "expected", None)
+    expected: Mapping[str, Value] | None = feed.expected
     others = outcome if isinstance(outcome, list) else None
     return opinions(names, feed.name, expected, values, others)
 
