@@ -13,6 +13,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,12 +105,15 @@ def run_tool(tool: str, source: Path, target: Path, timeout: float = 900.0) -> C
 
 
 def run_process(command: list[str], timeout: float = 900.0) -> Cost:
-    """Run a command, and measure it."""
+    """Run a command, and measure it; after ``timeout`` seconds it is killed."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
+    watch = threading.Timer(timeout, process.kill)
+    watch.start()
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
+    watch.cancel()
     seconds = time.perf_counter() - start
     code = os.waitstatus_to_exitcode(status)
     process.returncode = code
