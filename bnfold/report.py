@@ -407,6 +407,11 @@ class FoldReport:
         return tuple(site for site in self.sites if site.folded)
 
     @property
+    def merged(self) -> tuple[Verdict, ...]:
+        """The branches that are gone; they are among :attr:`folded` too."""
+        return tuple(site for site in self.folded if site.kind == BRANCH)
+
+    @property
     def kept(self) -> tuple[Verdict, ...]:
         """The sites that stayed."""
         return tuple(site for site in self.sites if not site.folded)
@@ -427,6 +432,7 @@ class FoldReport:
                 "sites": len(self.sites),
                 "folded": len(self.folded),
                 "kept": len(self.kept),
+                "merged": len(self.merged),
                 "nodes_before": self.nodes_before,
                 "nodes_after": self.nodes_after,
                 "bytes_before": self.bytes_before,

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bnfold.cli.console import printable
+from bnfold.report import BRANCH
 
 if TYPE_CHECKING:
     from bnfold.benchmark.report import BenchReport, Speed
@@ -119,11 +120,18 @@ def _many(sites: Sequence[Verdict], *, every_site: bool) -> bool:
 
 def _title(report: FoldReport) -> Text:
     title = Text(printable(report.model or "model"), style="bold")
-    if not report.sites:
-        return title.append(": no batch normalization found", style="not bold")
-    verb = "would fold" if report.output is None else "folded"
-    style = "not bold green" if not report.kept else "not bold yellow"
-    return title.append(f": {verb} {len(report.folded)} of {len(report.sites)}", style=style)
+    sites = [site for site in report.sites if site.kind != BRANCH]
+    folded = [site for site in sites if site.folded]
+    merged = len(report.merged)
+    done = report.output is not None
+    text = ": no batch normalization found"
+    if sites:
+        text = f": {'folded' if done else 'would fold'} {len(folded)} of {len(sites)}"
+    if merged:
+        branches = "1 branch" if merged == 1 else f"{merged} branches"
+        text += f", {'merged' if done else 'would merge'} {branches}"
+    color = "green" if len(folded) == len(sites) else "yellow"
+    return title.append(text, style=f"not bold {color}" if sites else "not bold")
 
 
 def _folded(sites: Sequence[Verdict], *, grouped: bool) -> Table:

@@ -99,6 +99,7 @@ def test_json_is_one_object_and_stderr_has_no_table(run: Run, digits: Path) -> N
         "sites": 3,
         "folded": 3,
         "kept": 0,
+        "merged": 0,
         "nodes_before": 13,
         "nodes_after": 10,
         "bytes_before": digits.stat().st_size,
