@@ -64,7 +64,8 @@ def glimpse(reference: Value, candidate: Value | None) -> Glimpse:
         values = leaf.astype(str) if leaf.dtype == object else np.ascontiguousarray(leaf)
         sha.update(values.tobytes())
         if leaf.size:
-            first = leaf.flat[0]
+            # The sum makes zero of minus zero.
+            first = leaf.flat[0] + 0 if is_float(leaf.dtype) else leaf.flat[0]
             only.add(f"{first}" if np.all(leaf == first) else "")
         finite |= not is_float(leaf.dtype) or bool(np.isfinite(leaf).any())
     text = next(iter(only)) if len(only) == 1 else ""

@@ -91,7 +91,7 @@ class Tally:
             seen = self.glimpses.get(name, [])
             note = finding.detail or self.notes.get(name)
             if finding.equivalent:
-                note = note or says_little(seen)
+                note = says_little(seen) or note
             outputs.append(
                 dataclasses.replace(
                     finding.named(name),
