@@ -9,6 +9,8 @@
     report = bnfold.inspect("model.onnx")   # what would fold, and why the rest stays
     checks = bnfold.check("model.onnx", "model.folded.onnx")
     report = bnfold.bench(["model.onnx", "model.folded.onnx"])
+    folded, report = bnfold.torch.fold(module, args)     # a PyTorch module of the same class
+    report = bnfold.export(module, args, "model.onnx")   # PyTorch in, ONNX out
 
 Importing this package imports none of its dependencies; a public name is loaded when first used.
 """
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     )
     from bnfold.pipeline import fold, inspect, optimize
     from bnfold.report import CheckReport, FoldReport, OutputComparison, Reason, Verdict
+    from bnfold.torch import export
 
 __all__ = [
     "BnfoldError",
@@ -51,6 +54,7 @@ __all__ = [
     "__version__",
     "bench",
     "check",
+    "export",
     "fold",
     "inspect",
     "optimize",
@@ -69,6 +73,7 @@ _HOMES = {
         "ProviderError",
     ),
     "bnfold.pipeline": ("fold", "inspect", "optimize"),
+    "bnfold.torch": ("export",),
     "bnfold.report": ("CheckReport", "FoldReport", "OutputComparison", "Reason", "Verdict"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -13,6 +13,10 @@ It writes, to the directory of this file if no other is named:
     The trained model, its batch normalizations alive, weights inside, any batch size.
 ``digits.state_dict.pt``
     The parameters of `DigitsNet`.
+``digits.pt2``
+    The same model as an exported program, any batch size.
+``digits.script.pt``
+    The same model as a TorchScript archive.
 ``digits_heldout.npz``
     The held-out digits, under the name of the model's input.
 ``digits_heldout_labels.npy``
@@ -23,8 +27,10 @@ One thread, one seed: the same versions of PyTorch and scikit-learn give the sam
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +130,33 @@ def export(model: DigitsNet, path: Path) -> None:
     onnx.checker.check_model(path)
 
 
+def save_program(model: DigitsNet, path: Path) -> None:
+    """Write the model as an exported program, without the paths of this machine."""
+    batch = torch.export.Dim("N")
+    program = torch.export.export(
+        model, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},), strict=False
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, path)
+
+
+def save_script(model: DigitsNet, path: Path) -> None:
+    """Write the model as TorchScript, without the debug files that name this machine's paths."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = torch.jit.trace(model, torch.zeros(2, 1, 8, 8)).save_to_buffer()
+    source = zipfile.ZipFile(io.BytesIO(content))
+    with zipfile.ZipFile(path, "w") as target:
+        for entry in source.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                target.writestr(zipfile.ZipInfo(entry.filename), source.read(entry))
+
+
 def main(directory: Path) -> None:
-    """Train, report the accuracy, and write the four files into the directory."""
+    """Train, report the accuracy, and write all files into the directory."""
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -137,6 +168,8 @@ def main(directory: Path) -> None:
 
     export(model, directory / "digits.onnx")
     torch.save(model.state_dict(), directory / "digits.state_dict.pt")
+    save_program(model, directory / "digits.pt2")
+    save_script(model, directory / "digits.script.pt")
     np.savez_compressed(directory / "digits_heldout.npz", **{INPUT: test_images.numpy()})
     np.save(directory / "digits_heldout_labels.npy", test_labels.numpy())
 

@@ -29,6 +29,7 @@ PUBLIC = [
     "__version__",
     "bench",
     "check",
+    "export",
     "fold",
     "inspect",
     "optimize",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +17,7 @@ from bnfold.cli.options import (
     terminal_options,
 )
 from bnfold.errors import InputError
+from bnfold.progress import Progress
 from bnfold.report import BRANCH, FoldReport, Reason
 from bnfold.targets import default_target
 
@@ -48,17 +50,36 @@ __all__ = ["optimize"]
     multiple=True,
     help="Write the report to a file as well. Repeatable.",
 )
+@click.option(
+    "--arch",
+    metavar="MODULE:FACTORY",
+    help="What a PyTorch state dict belongs to: package.module:factory, file.py:factory or "
+    "timm:resnet50.",
+)
+@click.option(
+    "--arch-args", metavar="KEY=VALUE", multiple=True, help="Argument of --arch. Repeatable."
+)
+@click.option("--ema", is_flag=True, help="Take the averaged weights of a PyTorch checkpoint.")
+@click.option(
+    "--trust-pickle",
+    is_flag=True,
+    help="Load pickled PyTorch modules, which runs the code that the file names.",
+)
 @check_options
 @terminal_options
-def optimize(  # noqa: PLR0913 - one parameter for each option
+def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
     models: tuple[str, ...],
     output: str | None,
     output_dir: str | None,
     keep: tuple[str, ...],
     reports: tuple[str, ...],
+    arch: str | None,
+    arch_args: tuple[str, ...],
     proof: Proof,
     terminal: Terminal,
     *,
+    ema: bool,
+    trust_pickle: bool,
     in_place: bool,
     prove: bool,
     simplify: bool,
@@ -71,6 +92,10 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
 
     Without -o, a/model.onnx becomes a/model.folded.onnx. The input is never touched unless
     --in-place says so, and an output appears only if it is proved to compute the same.
+
+    A MODEL may be a PyTorch file: an exported program (.pt2), TorchScript, a state dict with
+    --arch. Then -o names what to write, an .onnx or a .pt2 file; --input gives the shapes of a
+    module's inputs, and --dim N=4 leaves their first axis open under that name.
     """
     report_files = _report_files(reports)
     targets = _targets(models, output, output_dir, in_place=in_place)
@@ -78,9 +103,40 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
         _make_directory(Path(output_dir))
 
     from bnfold.pipeline import optimize as optimize_model
+    from bnfold.torch.files import kind_of
+
+    def of_pytorch(model: str, progress: Progress | None) -> FoldReport:
+        from bnfold import torch
+        from bnfold.torch.arch_args import parse_arch_args
+
+        passed: dict[str, Any] = {**proof}
+        return torch.optimize(
+            model,
+            None if in_place else targets[model],
+            arch=arch,
+            arch_args=parse_arch_args(arch_args),
+            ema=ema,
+            trust_pickle=trust_pickle,
+            inputs=passed.pop("inputs"),
+            dims=passed.pop("dims"),
+            in_place=in_place,
+            check=prove,
+            keep=keep,
+            progress=progress,
+            options={
+                "simplify": simplify, "merge": merge, "ones_channel": ones_channel, **passed
+            },
+        )  # fmt: skip
 
     def job(model: str) -> FoldReport:
         with terminal.progress() as progress:
+            if kind_of(Path(model)) is not None:
+                return of_pytorch(model, progress)
+            if arch is not None or ema or trust_pickle or arch_args:
+                raise InputError(
+                    f"{model}: --arch, --arch-args, --ema and --trust-pickle are for PyTorch files",
+                    hint="this is none: leave them away",
+                )
             return optimize_model(
                 model,
                 None if in_place else targets[model],
@@ -144,9 +200,11 @@ def _targets(
         if in_place:
             target = source
         elif output_dir is not None:
-            target = Path(output_dir) / source.name
+            target = _with_suffix(source, Path(output_dir) / source.name)
+        elif output is None:
+            target = _with_suffix(source, default_target(source))
         else:
-            target = default_target(source) if output is None else Path(output)
+            target = Path(output)
         first = taken.setdefault(target.absolute(), model)
         if model in targets or first != model:
             raise InputError(
@@ -155,6 +213,17 @@ def _targets(
             )
         targets[model] = target
     return targets
+
+
+def _with_suffix(source: Path, target: Path) -> Path:
+    """PyTorch files other than exported programs become ONNX files."""
+    from bnfold.torch.files import kind_of, written_as
+
+    try:
+        of_pytorch = kind_of(source) is not None
+    except InputError:
+        return target  # its own turn will say what is wrong with it
+    return target.with_suffix(written_as(source)) if of_pytorch else target
 
 
 def _make_directory(path: Path) -> None:

@@ -2,7 +2,11 @@
 
 ::
 
-    folded, report = bnfold.torch.fold(module, example_inputs)  # the same class, BN gone
+    folded, report = bnfold.torch.fold(module, example_inputs)   # the same class, BN gone
+    folded, report = bnfold.torch.fold_program(program)          # an ExportedProgram
+    model = bnfold.torch.load("weights.pth", arch="timm:resnet50")
+    report = bnfold.torch.optimize("model.pt2", "folded.pt2")    # files
+    report = bnfold.export(module, args, "model.onnx")           # PyTorch in, ONNX out
 
 Nothing here is imported before it is used: importing ``bnfold`` or ``bnfold.torch`` does not import
 torch. Without torch, the first use says what to install.
@@ -11,16 +15,28 @@ torch. Without torch, the first use says what to install.
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING
 
 from bnfold.errors import MissingPackageError
 
 if TYPE_CHECKING:
+    from bnfold.torch.convert import optimize
+    from bnfold.torch.export import export
+    from bnfold.torch.load import load
     from bnfold.torch.module import fold
+    from bnfold.torch.program import fold_program
 
-__all__ = ["fold"]
+__all__ = ["export", "fold", "fold_program", "load", "optimize"]
 
-_HOME_OF = {"fold": "bnfold.torch.module"}
+_HOME_OF = {
+    "export": "bnfold.torch.export",
+    "fold": "bnfold.torch.module",
+    "fold_program": "bnfold.torch.program",
+    "load": "bnfold.torch.load",
+    "optimize": "bnfold.torch.convert",
+}
 
 
 def __getattr__(name: str) -> object:
@@ -33,7 +49,7 @@ def __getattr__(name: str) -> object:
         if error.name is None or error.name.partition(".")[0] == "bnfold":
             raise
         raise MissingPackageError(
-            f"bnfold.torch.{name} needs the package '{error.name}', which is not installed",
+            f"PyTorch models need the package '{error.name}', which is not installed",
             hint="pip install 'bnfold[torch]'",
         ) from error
     value = getattr(home, name)
@@ -44,3 +60,14 @@ def __getattr__(name: str) -> object:
 def __dir__() -> list[str]:
     """Return the public names, loaded or not."""
     return sorted(set(globals()) | set(__all__))
+
+
+class _Package(types.ModuleType):
+    """This module: a public function keeps its name against a submodule that is called alike."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME_OF and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -54,7 +55,9 @@ class Example:
 
     def to(self, dtype: torch.dtype) -> Example:
         """Floating point tensors in another type."""
-        return self.map(lambda t: t.detach().clone().to(dtype if t.is_floating_point() else t.dtype))
+        return self.map(
+            lambda t: t.detach().clone().to(dtype if t.is_floating_point() else t.dtype)
+        )
 
     def fresh(self) -> Example:
         """A copy that a module may write to."""
@@ -149,12 +152,20 @@ def variants(module: nn.Module, example: Example, seed: int = 0) -> list[Example
     for label, resize in _resizings(module, example, limit):
         shapes = [resize(t) for t in example.tensors()]
         if shapes and sum(math.prod(shape) for shape in shapes) <= limit:
-            found.append(example.map(lambda t, f=resize: _redrawn(t, f(t), generator), label))
+            found.append(example.map(partial(_resized, resize, generator), label))
     found.append(example.map(lambda t: t * -30.0 if t.is_floating_point() else t, "large inputs"))
     return [*found, *_flipped(module, example)][:MAX_VARIANTS]
 
 
 Resize = Callable[[torch.Tensor], tuple[int, ...]]
+
+
+def _resized(
+    resize: Callable[[torch.Tensor], tuple[int, ...]],
+    generator: torch.Generator,
+    tensor: torch.Tensor,
+) -> torch.Tensor:
+    return _redrawn(tensor, resize(tensor), generator)
 
 
 def _resizings(module: nn.Module, example: Example, limit: int) -> Iterator[tuple[str, Resize]]:
@@ -167,7 +178,7 @@ def _resizings(module: nn.Module, example: Example, limit: int) -> Iterator[tupl
     if 3 in ranks:
         yield "another sequence length", _other_length
     for size in _thresholds(module, example):
-        yield f"size {size}", lambda t, n=size: _up_to(t, n, limit)  # type: ignore[misc]
+        yield f"size {size}", partial(_up_to, size, limit)
     if any(t.ndim and t.shape[0] > 1 for t in example.tensors()):
         yield "a batch of one", lambda t: (1, *t.shape[1:]) if t.ndim else ()
 
@@ -178,7 +189,7 @@ def _other_length(tensor: torch.Tensor) -> tuple[int, ...]:
     return (tensor.shape[0], tensor.shape[1] + 1, tensor.shape[2])
 
 
-def _up_to(tensor: torch.Tensor, size: int, limit: int) -> tuple[int, ...]:
+def _up_to(size: int, limit: int, tensor: torch.Tensor) -> tuple[int, ...]:
     """Every length, or only the last one of a single sample where that is too much."""
     whole = _spatial(tensor, lambda _: size)
     if math.prod(whole) <= limit or tensor.ndim < 3:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from bnfold.errors import InputError, NotEquivalentError
 from bnfold.graph.plan import Refusal
@@ -28,6 +28,7 @@ from bnfold.torch.inputs import Example, as_example, guess, variants
 from bnfold.torch.norms import find_norms
 from bnfold.torch.operators import OPERATORS
 from bnfold.torch.planning import Outcome, Setup, solve
+from bnfold.torch.reasons import reason_of
 from bnfold.torch.record import record
 from bnfold.torch.surgery import LINEAR, clone, install, plain, take_out
 from bnfold.torch.surrogate import Surrogate
@@ -106,7 +107,7 @@ def _check(module: object) -> None:
             hint="call module.eval() first",
         )
     tensors = (*module.parameters(), *module.buffers())
-    if any(isinstance(tensor, UninitializedTensorMixin) for tensor in tensors):
+    if any(is_lazy(tensor) for tensor in tensors):
         raise InputError(
             f"this {name} has lazy layers that have no weights yet",
             hint="run it once on an input first",
@@ -135,14 +136,11 @@ def _failure(module: nn.Module, example: Example) -> str | None:
     try:
         outputs_of(module, example)
     except Exception as error:  # noqa: BLE001 - the module is the caller's: anything may happen
-        lines = str(error).strip().splitlines() or [""]
-        return f"{type(error).__name__}: {lines[0]}"
+        return reason_of(error)
     return None
 
 
-def _edit(
-    module: nn.Module, outcome: Outcome, names: dict[Hashable, str], *, exact: bool
-) -> None:
+def _edit(module: nn.Module, outcome: Outcome, names: dict[Hashable, str], *, exact: bool) -> None:
     install(module, outcome.changes, exact=exact)
     take_out(module, [names[key] for key in names if key in outcome.folded])
 
@@ -173,7 +171,7 @@ class _Folding:
             self.names.setdefault(id(part), name)
         self.tensors: dict[str, torch.Tensor] = {}
         for source in (self.source.named_parameters, self.source.named_buffers):
-            self.tensors.update(source(remove_duplicate=False))  # type: ignore[arg-type]
+            self.tensors.update(source(remove_duplicate=False))
 
     def run(self) -> Outcome:
         """Plan and prove until both agree."""
@@ -283,9 +281,7 @@ class _Folding:
     def _confine(self, setup: Setup, trace: Trace) -> None:
         """Where the code looks at values, keep what is not inside a Sequential of its own."""
         home = {
-            node: call.scopes
-            for call in trace.calls
-            for node in setup.graph.nodes_of.get(call, [])
+            node: call.scopes for call in trace.calls for node in setup.graph.nodes_of.get(call, [])
         }
         for value in {v for node in home for v in node.outputs if v is not None}:
             nodes = [value.producer, *(use.node for use in value.uses)]
@@ -334,7 +330,7 @@ class _Folding:
             try:
                 found = outputs_of(candidate, wide)
             except Exception as error:  # noqa: BLE001 - the original ran, so this is ours
-                return example, f"{type(error).__name__}: {error}"
+                return example, reason_of(error)
             why = agree(expected, found) if self.double else self._by_noise(example, outcome)
             if why is not None:
                 return example, why
@@ -395,5 +391,3 @@ def _common(scopes: Sequence[Sequence[Any]]) -> list[Any]:
             break
         shared.append(parts[0])
     return shared
-
-

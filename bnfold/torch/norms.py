@@ -7,6 +7,7 @@ the middle of other operations, would still do so after its parameters were fold
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -101,13 +102,11 @@ class _Finder:
                 Reason.NO_LINEAR_NEIGHBOUR, f"the {type(part).__name__} is the whole module"
             )
 
-    def _only_children_follow(
-        self, part: nn.Module, nodes: list[Node], inner: list[Node]
-    ) -> bool:
+    def _only_children_follow(self, part: nn.Module, nodes: list[Node], inner: list[Node]) -> bool:
         """Nothing but the norm itself, then its children one after another."""
         last = nodes[-1].outputs[0]
         own = set(nodes)
-        for before, node in zip(nodes, nodes[1:], strict=False):
+        for before, node in itertools.pairwise(nodes):
             uses = [] if before.outputs[0] is None else list(before.outputs[0].uses)
             if [use.node for use in uses] != [node]:
                 return False

@@ -22,7 +22,7 @@ from bnfold.graph.index import Node, Value
 from bnfold.graph.plan import Answer, Edit, Plan, Refusal, SetConstant, Step
 from bnfold.graph.planner import _Backward, _Forward, _Search
 from bnfold.graph.sites import Candidate, Site
-from bnfold.lazy import Scaled
+from bnfold.lazy import Unrounded
 from bnfold.report import Reason, Verdict
 from bnfold.torch.surrogate import Slot, Surrogate
 
@@ -73,7 +73,7 @@ class Outcome:
 
     verdicts: list[Verdict]
     folded: set[Hashable]
-    changes: dict[Hashable, tuple[Slot, Scaled]]
+    changes: dict[Hashable, tuple[Slot, Unrounded]]
 
 
 @dataclass
@@ -175,16 +175,16 @@ class _Attempt:
         finals = [self.graph.final(use, slot) for use in slot.uses if use.node.alive]
         if not slot.original.is_float:
             return False
-        return any(not _equal(finals[0].lazy(), other.lazy()) for other in finals[1:])
+        return any(not _equal(finals[0], other) for other in finals[1:])
 
     def outcome(self) -> Outcome:
         """The verdicts, and the changes of all slots."""
-        changes: dict[Hashable, tuple[Slot, Scaled]] = {}
+        changes: dict[Hashable, tuple[Slot, Unrounded]] = {}
         for slot in self.graph.slots.values():
             uses = [use for use in slot.uses if use.node.alive]
             if not uses or not slot.original.is_float:
                 continue
-            final = self.graph.final(uses[0], slot).lazy()
+            final = self.graph.final(uses[0], slot)
             if not _equal(final, slot.original.lazy()):
                 changes[slot.key] = (slot, final)
         folded = {
@@ -195,7 +195,7 @@ class _Attempt:
         verdicts = [self._verdict(norm, norm.key in folded) for norm in self.setup.norms]
         return Outcome(verdicts, folded, changes)
 
-    def _verdict(self, norm: Norm, folded: bool) -> Verdict:  # noqa: FBT001
+    def _verdict(self, norm: Norm, folded: bool) -> Verdict:
         first = norm.calls[0]
         if folded:
             plans = [self.plans[call] for call in norm.calls]
@@ -309,18 +309,13 @@ def _better(site: Site, backward: Refusal, forward: Refusal) -> Refusal:
     if site.input.is_input and site.output.is_output:
         return Refusal(Reason.NO_LINEAR_NEIGHBOUR, detail)
     informative = forward.reason not in (*walls, Reason.GRAPH_OUTPUT)
-    return Refusal((forward if backward.reason in walls and informative else backward).reason, detail)
+    return Refusal(
+        (forward if backward.reason in walls and informative else backward).reason, detail
+    )
 
 
-def _equal(left: Scaled, right: Scaled) -> bool:
-    """True if both round to the same tensor because they are the same product."""
-    if left.shape != right.shape:
-        return False
-    if left.base is right.base or np.shares_memory(left.base, right.base):
-        one = np.ones(1) if left.scale is None else left.scale
-        other = np.ones(1) if right.scale is None else right.scale
-        if one.shape == other.shape and np.array_equal(one, other):
-            return True
-    return np.array_equal(left.float64(), right.float64())
-
-
+def _equal(left: Unrounded, right: Unrounded) -> bool:
+    """True if both hold the same values."""
+    if left.same_as(right):
+        return True
+    return left.shape == right.shape and np.array_equal(left.float64(), right.float64())

@@ -8,6 +8,7 @@ placeholder with its own entry in the signature. Dynamic shapes, inputs and outp
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 from bnfold.errors import InputError, NotEquivalentError
 from bnfold.graph.plan import Refusal
 from bnfold.graph.sites import Candidate
-from bnfold.lazy import Scaled
-from bnfold.report import FoldReport, Reason
+from bnfold.lazy import Unrounded
+from bnfold.report import CheckReport, FoldReport, Reason
 from bnfold.torch.exported import events_of, trace_of
 from bnfold.torch.operators import OPERATORS
 from bnfold.torch.operators.normalization import BATCH_NORMS
@@ -69,7 +70,7 @@ def fold_program(
             why = f'without it, "{name}" would write into a tensor that is used elsewhere'
             refused[call] = Refusal(Reason.FAN_OUT, why)
     folded = _edited(program, outcome, exact=False)
-    checks = ()
+    checks: tuple[CheckReport, ...] = ()
     if check and outcome.folded:
         exact = _edited(program, outcome, exact=True)
         result = prove(program, folded, exact)
@@ -77,7 +78,7 @@ def fold_program(
         if not result.equivalent:
             raise NotEquivalentError(
                 f"the folded program does not compute the same ({result.detail})",
-                hint="this is a bug in bnfold, please report it; keep leaves a site alone meanwhile",
+                hint="this is a bug in bnfold, please report it; keep= leaves sites alone",
                 checks=checks,
             )
     count, after = (_count(each) for each in (program, folded))
@@ -141,7 +142,10 @@ _WITH_BIAS = {
 
 def _edited(program: ExportedProgram, outcome: Outcome, *, exact: bool) -> ExportedProgram:
     """A new program with the changes of a plan; ``exact`` keeps float64 values unrounded."""
-    module = copy.deepcopy(program.graph_module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about what it copies itself
+        module = copy.deepcopy(program.graph_module)
+        calls = copy.deepcopy(program.module_call_graph)
     for node, original in zip(module.graph.nodes, program.graph.nodes, strict=True):
         node.name = original.name  # a copy avoids names of builtins, such as "input"
     signature = copy.deepcopy(program.graph_signature)
@@ -159,7 +163,7 @@ def _edited(program: ExportedProgram, outcome: Outcome, *, exact: bool) -> Expor
         graph_signature=signature,
         state_dict=editor.state,
         range_constraints=copy.deepcopy(program.range_constraints),
-        module_call_graph=copy.deepcopy(program.module_call_graph),
+        module_call_graph=calls,
         example_inputs=program.example_inputs,
         constants=dict(program.constants),
         verifiers=program.verifiers,
@@ -178,7 +182,7 @@ class _Editor:
         self.taken = {*self.state, *program.constants}
         self.made: dict[tuple[str, bytes], torch.fx.Node] = {}
 
-    def change(self, slot: Slot, values: Scaled) -> None:
+    def change(self, slot: Slot, values: Unrounded) -> None:
         """Give the use of a slot a parameter with other values."""
         use = slot.uses[0]
         node = self.nodes[use.call.name]

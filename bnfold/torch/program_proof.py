@@ -42,7 +42,7 @@ def prove(program: ExportedProgram, folded: ExportedProgram, exact: ExportedProg
             break
         why = agree(expected, outputs_of(wide[1], example.to(torch.float64)))
         if why is not None:
-            return CheckReport("torch", "eager", False, outputs, len(examples), detail=why)
+            return CheckReport("PyTorch", "eager", False, outputs, len(examples), detail=why)
     return report
 
 

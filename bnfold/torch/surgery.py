@@ -1,8 +1,9 @@
-"""Changes modules: copies them, takes parametrizations off, puts new weights in, takes norms out."""
+"""Changes modules: copies them, takes parametrizations off, puts weights in, takes norms out."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -15,7 +16,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from bnfold.errors import InputError
-from bnfold.lazy import Scaled
+from bnfold.lazy import Unrounded
+from bnfold.torch.reasons import reason_of
 from bnfold.torch.surrogate import Slot
 
 __all__ = ["clone", "install", "plain", "take_out", "tensor_from"]
@@ -25,7 +27,7 @@ LINEAR = (
     nn.Linear,
 )  # fmt: skip
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Changes = Mapping[Hashable, tuple[Slot, Scaled]]
+Changes = Mapping[Hashable, tuple[Slot, Unrounded]]
 
 
 def clone(module: ModuleT) -> ModuleT:
@@ -41,10 +43,12 @@ def clone(module: ModuleT) -> ModuleT:
             if isinstance(value, torch.Tensor) and not value.is_leaf:
                 memo[id(value)] = value.detach().clone()
     try:
-        return copy.deepcopy(module, memo)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, about what it copies itself
+            return copy.deepcopy(module, memo)
     except Exception as error:
         raise InputError(
-            f"this {type(module).__name__} cannot be copied: {_line(error)}",
+            f"this {type(module).__name__} cannot be copied: {reason_of(error)}",
             hint="a module must support copy.deepcopy to be folded",
         ) from error
 
@@ -110,7 +114,7 @@ def install(module: nn.Module, changes: Changes, *, exact: bool = False) -> None
                 old.data.copy_(data)
 
 
-def tensor_from(values: Scaled) -> torch.Tensor:
+def tensor_from(values: Unrounded) -> torch.Tensor:
     """The values in their storage type, rounded once."""
     array = np.ascontiguousarray(values.rounded())
     if array.dtype.name == "bfloat16":
@@ -136,9 +140,3 @@ def _rest(norm: nn.Module) -> nn.Module:
     children = OrderedDict(norm.named_children())
     left = nn.Sequential(children) if children else nn.Identity()
     return left.train(norm.training)
-
-
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"

@@ -24,6 +24,7 @@ from bnfold.graph.constants import Constant, Constants
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Graph, Node, Use, Value
 from bnfold.graph.plan import Bypass, Plan, SetConstant
+from bnfold.lazy import Unrounded
 from bnfold.store import TensorStore
 from bnfold.torch.trace import Call, Datum, Trace
 
@@ -338,8 +339,7 @@ class Surrogate:
             elif isinstance(edit, SetConstant) and not isinstance(edit.data, np.ndarray):
                 value = Value(f"{edit.node.name}.{edit.role}", self.graph.main)
                 value.shape, value.elem_type = edit.data.shape, edit.elem_type
-                constant = Constant(edit.elem_type, edit.data.base, edit.data.scale)
-                self.constants.set(value, constant)
+                self.constants.set(value, Constant.of(edit.data, edit.elem_type))
                 self.graph.connect(edit.node, edit.index, value)
 
     def _bypass(self, edit: Bypass) -> None:
@@ -350,16 +350,13 @@ class Surrogate:
         source.is_output = source.is_output or result.is_output
         self.graph.retire(edit.node)
 
-    def final(self, use: SlotUse, slot: Slot) -> Constant:
+    def final(self, use: SlotUse, slot: Slot) -> Unrounded:
         """What a slot would have to hold for one of its uses, in its own orientation."""
         value = use.node.input(use.index)
         found = None if value is None else self.constants.get(value)
         if found is None:
-            return slot.original
-        if not use.transposed:
-            return found
-        scale = found.scale
-        return Constant(found.elem_type, found.data.T, None if scale is None else scale.T)
+            return slot.original.lazy()
+        return found.lazy().swapped() if use.transposed else found.lazy()
 
 
 class NotUnderstood(Exception):  # noqa: N818 - a signal between a translator and `Surrogate.add`
@@ -404,6 +401,8 @@ def array_of(tensor: torch.Tensor) -> NDArray[Any] | None:
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         return None
     if tensor.dtype is torch.bfloat16:
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        bits: NDArray[Any] = tensor.view(torch.int16).numpy()
+        floats: NDArray[Any] = bits.view(ml_dtypes.bfloat16)
+        return floats
     array: NDArray[Any] = tensor.numpy()
     return array

@@ -215,7 +215,7 @@ class Builder:
         args, kwargs = self._data(event.args), self._data(event.kwargs)
         aliased, changed = _aliases(event)
         if event.name in self.views:
-            aliased = [h for h in _handles(event.args)][:1]
+            aliased = list(_handles(event.args))[:1]
         outputs: list[Datum | None] = []
         for result in event.results:
             if result is None:

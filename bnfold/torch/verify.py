@@ -12,6 +12,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from bnfold.report import CheckReport, OutputComparison
 from bnfold.torch.inputs import Example
 from bnfold.torch.surgery import clone
 
-__all__ = ["Outputs", "agree", "compare", "outputs_of", "report_of"]
+__all__ = ["Outputs", "agree", "compare", "compare_outputs", "outputs_of", "report_of"]
 
 PROOF = 1e-8
 FACTOR = 8.0
@@ -73,24 +74,46 @@ def compare(
     reference: nn.Module, candidate: nn.Module, examples: Sequence[Example]
 ) -> tuple[OutputComparison, ...]:
     """Compare two modules in their own type by the noise rule, over all examples."""
-    worst: dict[str, OutputComparison] = {}
+    pairs = []
     for example in examples:
         first = outputs_of(reference, example)
         second = outputs_of(candidate, example)
+        found = [
+            other
+            for one, other in zip(first.leaves, second.leaves, strict=True)
+            if isinstance(one, torch.Tensor)
+        ]
+        pairs.append((example, first, found))
+    return compare_outputs(reference, pairs)
+
+
+def compare_outputs(
+    reference: nn.Module,
+    pairs: Sequence[tuple[Example, Outputs, Sequence[Any]]],
+    names: Sequence[str] | None = None,
+) -> tuple[OutputComparison, ...]:
+    """Compare what a module returns with what something else does, by the noise rule.
+
+    Args:
+        reference: The module, for its noise.
+        pairs: Arguments, what the module returned, and the tensors to compare with its tensors.
+        names: Of the tensors; those of the module's results if None.
+    """
+    worst: dict[str, OutputComparison] = {}
+    for example, first, found in pairs:
         noise = _noise(reference, example, first)
-        for index, (name, one, other) in enumerate(
-            zip(first.names, first.leaves, second.leaves, strict=True)
-        ):
-            if isinstance(one, torch.Tensor):
-                result = _by_noise(name, one, other, noise[index])
-                worst[name] = max(worst.get(name, result), result, key=_severity)
+        places = [i for i, leaf in enumerate(first.leaves) if isinstance(leaf, torch.Tensor)]
+        for order, (place, other) in enumerate(zip(places, found, strict=True)):
+            name = first.names[place] if names is None else names[order]
+            result = _by_noise(name, first.leaves[place], other, noise[place])
+            worst[name] = max(worst.get(name, result), result, key=_severity)
     return tuple(worst.values())
 
 
 def report_of(outputs: tuple[OutputComparison, ...], feeds: int) -> CheckReport:
     """The comparison as part of a report."""
     equivalent = all(output.equivalent for output in outputs)
-    return CheckReport("torch", "eager", equivalent, outputs, feeds)
+    return CheckReport("PyTorch", "eager", equivalent, outputs, feeds)
 
 
 def _severity(result: OutputComparison) -> tuple[bool, float]:
@@ -129,7 +152,7 @@ def _noise(module: nn.Module, example: Example, reference: Outputs) -> list[floa
     weights = not floats or any(t.dtype in LOW for t in floats)
     for draw in range(DRAWS):
         generator = torch.Generator().manual_seed(draw)
-        moved = example.map(lambda t, g=generator: _nudged(t, g))
+        moved = example.map(partial(_nudged, generator))
         runs = outputs_of(module, moved)
         for index, (one, other) in enumerate(zip(reference.leaves, runs.leaves, strict=True)):
             if isinstance(one, torch.Tensor) and one.is_floating_point():
@@ -147,14 +170,14 @@ def _weight_noise(
         moved = clone(module)
         with torch.no_grad():
             for parameter in (*moved.parameters(), *moved.buffers()):
-                parameter.data.copy_(_nudged(parameter.data, generator))
+                parameter.data.copy_(_nudged(generator, parameter.data))
         runs = outputs_of(moved, example)
         for index, (one, other) in enumerate(zip(reference.leaves, runs.leaves, strict=True)):
             if isinstance(one, torch.Tensor) and one.is_floating_point():
                 noise[index] = max(noise[index], _finite(_difference(one, other)))
 
 
-def _nudged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _nudged(generator: torch.Generator, tensor: torch.Tensor) -> torch.Tensor:
     """Every float one unit in the last place up or down."""
     if not tensor.is_floating_point():
         return tensor
@@ -163,9 +186,7 @@ def _nudged(tensor: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         step = tensor.double().abs() * torch.finfo(tensor.dtype).eps
         return (tensor.double() + torch.where(up, step, -step)).to(tensor.dtype)
     infinity = torch.full_like(tensor, math.inf)
-    return torch.where(
-        up, torch.nextafter(tensor, infinity), torch.nextafter(tensor, -infinity)
-    )
+    return torch.where(up, torch.nextafter(tensor, infinity), torch.nextafter(tensor, -infinity))
 
 
 def _finite(value: float) -> float:

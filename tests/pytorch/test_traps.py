@@ -17,7 +17,6 @@ from torch.utils import _pytree as pytree  # noqa: E402
 
 from tests.pytorch.traps import TRAPS, Trap, randomized  # noqa: E402
 
-
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 

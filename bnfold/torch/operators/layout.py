@@ -141,7 +141,7 @@ def _stack(graph: Surrogate, call: Call) -> None:
 
 
 def _split(graph: Surrogate, call: Call) -> None:
-    """chunk and split: what is there says how long each part is."""
+    """Chunk and split: what is there says how long each part is."""
     source, given = _source(call), arguments(call)
     axis = integer(given["dim"]) % rank(source)
     sizes = given.get("split_size", given.get("split_sizes"))
@@ -271,7 +271,7 @@ def _channel_shuffle(graph: Surrogate, call: Call) -> None:
 
 
 def _shuffle(
-    graph: Surrogate, call: Call, steps: list[tuple[int | str, ...]], order: list[int]
+    graph: Surrogate, call: Call, steps: Sequence[tuple[int | str, ...]], order: list[int]
 ) -> None:
     result = only_output(call)
     before = graph.between(result, steps[0], "split")
@@ -286,7 +286,9 @@ def _shape(graph: Surrogate, call: Call) -> None:
 
 
 OPERATORS: dict[str, Translate] = {
-    **dict.fromkeys(("alias", "clone", "contiguous", "detach", "lift_fresh", "positive"), _identity),
+    **dict.fromkeys(
+        ("alias", "clone", "contiguous", "detach", "lift_fresh", "positive"), _identity
+    ),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
     **dict.fromkeys(("to", "_to_copy", "type_as"), _cast),
     **dict.fromkeys(

@@ -49,7 +49,7 @@ def _batch_norm(graph: Surrogate, call: Call) -> None:
     _variance(graph, node, given.get("running_var"), float(epsilon), channels)
 
 
-def _per_channel(  # noqa: PLR0913, PLR0917 - one place for the five parameters
+def _per_channel(
     graph: Surrogate, node: Node, index: int, given: Any, absent: np.ndarray, like: Datum
 ) -> None:
     if given is None:
@@ -60,9 +60,7 @@ def _per_channel(  # noqa: PLR0913, PLR0917 - one place for the five parameters
         graph.parameter(node, index, tensor(given))
 
 
-def _variance(
-    graph: Surrogate, node: Node, given: Any, epsilon: float, channels: int
-) -> None:
+def _variance(graph: Surrogate, node: Node, given: Any, epsilon: float, channels: int) -> None:
     """Input 4: the variance with epsilon, in float64."""
     if given is None:
         graph.graph.connect(node, 4, graph.constant(np.ones(channels), TensorProto.FLOAT))

@@ -84,10 +84,10 @@ def _amin(graph: Surrogate, call: Call) -> None:
 
 
 def _max(graph: Surrogate, call: Call) -> None:
-    """max and min along an axis, where nobody reads the indices."""
+    """Max and min along an axis, where nobody reads the indices."""
     schema = str(call.target._schema.name)  # noqa: SLF001 - where torch keeps it
     operands = [value for value in call.args if isinstance(value, Datum)]
-    if len(operands) == 2 or len(call.outputs) > 1 and call.outputs[1] is not None:
+    if len(operands) == 2 or (len(call.outputs) > 1 and call.outputs[1] is not None):
         if len(operands) == 2 and len(call.outputs) == 1:
             _extremum(graph, call)
             return
