@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
@@ -25,14 +24,13 @@ from bnfold.graph.plan import (
     SetShape,
 )
 from bnfold.graph.shapes import Dims
-from bnfold.graph.writeback import write_back
+from bnfold.graph.writeback import UNIFORM_FROM, fill_tensors, write_back
 from bnfold.lazy import Scaled, Unrounded
-from bnfold.store import ArraySource, LazyTensor, TensorStore
+from bnfold.store import ArraySource, TensorStore
 
 __all__ = ["Editor"]
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-UNIFORM_FROM = 1024
 RELEASE_FROM = 1 << 25
 FRESH_SUFFIX = "_folded"
 
@@ -288,49 +286,8 @@ class Editor:
 
     def finish(self) -> None:
         """Give every new tensor its data and write the graph back."""
-        for value in self._made:
-            if value.lazy is None or value.scope.values.get(value.name) is not value:
-                continue
-            if value.tensor is not None:
-                self._fill(value.tensor, value.lazy, value)
-            elif value.producer is not None and value.producer.alive:
-                self._fill_node(value.producer, value)
+        fill_tensors(self.graph, self._made, self.tensors)
         write_back(self.graph)
-
-    def _fill(self, tensor: TensorProto, lazy: LazyTensor, value: Value) -> None:
-        tensor.data_type = value.elem_type
-        tensor.dims[:] = lazy.shape
-        self.tensors.attach(tensor, lazy)
-
-    def _fill_node(self, node: Node, value: Value) -> None:
-        lazy = value.lazy
-        assert lazy is not None  # noqa: S101 - finish() has seen it
-        if (
-            isinstance(lazy, Scaled)
-            and lazy.is_uniform
-            and lazy.base.size >= UNIFORM_FROM
-            and node.opset >= 9
-        ):
-            self._fill_uniform(node, value, lazy)
-            return
-        attribute = node.proto.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
-        attribute.t.name = value.name
-        self._fill(attribute.t, lazy, value)
-
-    def _fill_uniform(self, node: Node, value: Value, lazy: Scaled) -> None:
-        """A tensor of one number stays the few bytes that it was."""
-        first = Scaled(lazy.base[(slice(0, 1),) * lazy.base.ndim], lazy.scale, lazy.dtype)
-        number = TensorProto(dims=[1], data_type=value.elem_type)
-        number.raw_data = first.rounded().reshape(1).tobytes()
-        shape = self.graph.new_value(node.scope, f"{value.name}_shape")
-        dims = helper.make_tensor("", TensorProto.INT64, [len(lazy.shape)], lazy.shape)
-        name = self.graph.fresh(f"{shape.name}_node")
-        source = helper.make_node("Constant", [], [""], name=name, value=dims)
-        self.graph.insert(source, [], shape, before=node)
-        node.proto.op_type = "ConstantOfShape"
-        attribute = node.proto.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
-        attribute.t.CopyFrom(number)
-        self.graph.connect(node, 0, shape)
 
     # --- what nothing reads any more
 

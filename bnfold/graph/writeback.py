@@ -1,15 +1,69 @@
-"""Brings the protobuf lists of a skeleton in line with the edits of its graph."""
+"""Brings a skeleton in line with the edits of its graph: data of new tensors, protobuf lists."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
-from onnx import GraphProto
+from onnx import GraphProto, TensorProto, helper
 
-from bnfold.graph.index import Graph, Node, Scope
+from bnfold.graph.index import Graph, Node, Scope, Value
+from bnfold.lazy import Scaled
+from bnfold.store import LazyTensor, TensorStore
 
-__all__ = ["write_back"]
+__all__ = ["UNIFORM_FROM", "fill_tensors", "write_back"]
+
+UNIFORM_FROM = 1024
+"""Elements from which a tensor of one number is not written out."""
+
+
+def fill_tensors(graph: Graph, made: Iterable[Value], tensors: TensorStore) -> None:
+    """Give new tensors their data, in initializers or in the nodes that hold them.
+
+    Args:
+        graph: The model.
+        made: Values that have been given constants; those that are gone by now are passed over.
+        tensors: Takes the data.
+    """
+    for value in made:
+        if value.lazy is None or value.scope.values.get(value.name) is not value:
+            continue
+        node = value.producer
+        if value.tensor is not None:
+            _fill(value.tensor, value.lazy, value, tensors)
+        elif node is not None and node.alive and not _fill_uniform(graph, node, value):
+            attribute = node.proto.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+            attribute.t.name = value.name
+            _fill(attribute.t, value.lazy, value, tensors)
+
+
+def _fill(tensor: TensorProto, lazy: LazyTensor, value: Value, tensors: TensorStore) -> None:
+    tensor.data_type = value.elem_type
+    tensor.dims[:] = lazy.shape
+    tensors.attach(tensor, lazy)
+
+
+def _fill_uniform(graph: Graph, node: Node, value: Value) -> bool:
+    """A tensor of one number stays the few bytes that it was; False for any other."""
+    lazy = value.lazy
+    if not isinstance(lazy, Scaled) or not lazy.is_uniform or node.opset < 9:
+        return False
+    if lazy.base.size < UNIFORM_FROM:
+        return False
+    first = Scaled(lazy.base[(slice(0, 1),) * lazy.base.ndim], lazy.scale, lazy.dtype)
+    number = TensorProto(dims=[1], data_type=value.elem_type)
+    number.raw_data = first.rounded().reshape(1).tobytes()
+    shape = graph.new_value(node.scope, f"{value.name}_shape")
+    dims = helper.make_tensor("", TensorProto.INT64, [len(lazy.shape)], lazy.shape)
+    name = graph.fresh(f"{shape.name}_node")
+    source = helper.make_node("Constant", [], [""], name=name, value=dims)
+    graph.insert(source, [], shape, before=node)
+    node.proto.op_type = "ConstantOfShape"
+    attribute = node.proto.attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
+    attribute.t.CopyFrom(number)
+    graph.connect(node, 0, shape)
+    return True
 
 
 def write_back(graph: Graph) -> None:
