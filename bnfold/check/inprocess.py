@@ -25,15 +25,15 @@ import dataclasses
 from collections.abc import Callable
 
 from bnfold.check.compare import Tolerance
-from bnfold.check.data import load_feeds, save_feed
-from bnfold.check.drawing import random_feeds
-from bnfold.check.feeds import Feed, apply_shapes, sizes_of
+from bnfold.check.data import save_feed
+from bnfold.check.feeds import Feed, apply_shapes
 from bnfold.check.hints import Hints, find_hints
 from bnfold.check.model import Model, interface_difference, open_model
 from bnfold.check.pairs import NOT_COMPARABLE, Pair, open_pair
 from bnfold.check.providers import resolve_provider
 from bnfold.check.request import Request
 from bnfold.check.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, RunError
+from bnfold.check.source import FeedSource
 from bnfold.check.verify import different, verify
 from bnfold.errors import InputError, ModelError
 from bnfold.progress import Progress
@@ -112,12 +112,11 @@ def _save(feed: Feed, path: str) -> tuple[str | None, tuple[str, ...]]:
     return path, ()
 
 
-def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], Hints]:
+def _prepare(pair: Pair, request: Request) -> tuple[FeedSource, Hints]:
     """Return the feeds, a caller's own first, and the advice about the inputs."""
     model: Model = pair.reference
     specs = apply_shapes(model.inputs, request.inputs, request.dims)
     hints = find_hints(model.skeleton.proto, [spec.name for spec in specs])
-    given = load_feeds(request.data, specs)
 
     def attempt(feed: Feed) -> str | None:
         try:
@@ -126,19 +125,20 @@ def _prepare(pair: Pair, request: Request) -> tuple[list[Feed], Hints]:
             return str(error)
         return None
 
-    if given:
-        specs = sizes_of(given[0], specs)
-    quick = pair.provider == REFERENCE_EVALUATOR
-    try:
-        drawn = random_feeds(specs, hints, request.seed, attempt, quick=quick)
-    except InputError as error:
-        # Data is what a caller gives where nothing can be drawn.
-        if not given and quick:
-            raise ModelError(
-                f"{model.label}: the original itself does not run: {pair.refusal}",
-                hint=NOT_COMPARABLE,
-            ) from error
-        if not given:
-            raise
-        drawn = []
-    return [*given, *drawn], hints
+    def translate(error: InputError) -> InputError:
+        if pair.provider != REFERENCE_EVALUATOR:
+            return error
+        return ModelError(
+            f"{model.label}: the original itself does not run: {pair.refusal}", hint=NOT_COMPARABLE
+        )
+
+    source = FeedSource(
+        request,
+        specs,
+        model.outputs,
+        hints,
+        attempt,
+        quick=pair.provider == REFERENCE_EVALUATOR,
+        translate=translate,
+    )
+    return source, hints

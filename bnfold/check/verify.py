@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import length_hint
 
 from bnfold.check.compare import HOPELESS, Finding, Tolerance, Truth, failure, fits_range
 from bnfold.check.feeds import Feed, milder
@@ -138,7 +139,7 @@ class _Case:
 
 def verify(
     pair: Pair,
-    feeds: Sequence[Feed],
+    feeds: Iterable[Feed],
     hints: Mapping[str, Hint],
     *,
     tolerance: Mapping[str, Tolerance] | Tolerance | None,
@@ -241,7 +242,7 @@ def _second_opinion(
 
 def _first_round(
     pair: Pair,
-    feeds: Sequence[Feed],
+    feeds: Iterable[Feed],
     hints: Mapping[str, Hint],
     rules: Sequence[Tolerance | None],
     noise: NoiseSource,
@@ -254,10 +255,12 @@ def _first_round(
     cases: list[_Case] = []
     start = time.monotonic()
     for index, feed in enumerate(feeds):
-        tell(f"{pair.provider}: feed {index + 1} of {len(feeds)}, {feed.name}")
+        total = length_hint(feeds)
+        of = f" of {total}" if total else ""
+        tell(f"{pair.provider}: feed {index + 1}{of}, {feed.name}")
         if index >= _LEAST_FEEDS and not feed.given and time.monotonic() - start > _PATIENCE:
             for tally in tallies:
-                tally.warn(f"the models are slow: {index} of {len(feeds)} feeds were compared")
+                tally.warn(f"the models are slow: {index}{of} feeds were compared")
             break
         try:
             used, values = _run_within_range(pair.truth, feed, hints)
