@@ -23,11 +23,18 @@ to be read, with the weights of one node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
 
+import onnx
+
+from bnfold.check.compare import Finding
 from bnfold.check.feeds import Feed
 from bnfold.check.hints import Hint
+from bnfold.check.joints import Judgement
 from bnfold.check.pairs import Pair
+from bnfold.check.parts import LIMIT, PartChecker
 from bnfold.check.sessions import UNOPTIMIZED, RunError
 from bnfold.check.stepwise import Step, Stepper
 from bnfold.check.sweep import Row, Sweep
@@ -39,6 +46,11 @@ _FEW_DRAWS = 3
 _MANY_DRAWS = 9
 # A difference of this many times what is allowed is beyond noise however often that is measured.
 _CLEAR = 16.0
+# For one evaluation in float64: multiplications, and seconds for operators whose cost is not known.
+_WORK = 5e10
+_PATIENCE = 60.0
+# Nodes of a part that a message names.
+_LISTED = 6
 
 
 def localize(
@@ -76,15 +88,21 @@ def localize(
         found.go(lambda text: tell(f"{what}: {text}"))
         return found
 
+    def confirmed(*, pinned: bool) -> Sweep:
+        found = sweep(_FEW_DRAWS, pinned=pinned)
+        if found.first is not None and found.first.used < _CLEAR:
+            return sweep(_MANY_DRAWS, pinned=pinned)
+        return found
+
     try:
-        found = sweep(_FEW_DRAWS)
-        first = found.first
-        if first is not None and first.used < _CLEAR:
-            found = sweep(_MANY_DRAWS)
-            first = found.first
-        if first is not None:
-            return _report(models, found, first, None)
-        together = sweep(_MANY_DRAWS, pinned=False)
+        found = confirmed(pinned=True)
+        if found.first is not None:
+            return _report(models, found, found.first, None)
+        tell("localizing: once more in float64")
+        row = _in_float64(pair, feed, seed)
+        if row is not None:
+            return _report(models, found, row, None)
+        together = confirmed(pinned=False)
         if together.first is not None:
             why = "no layer by itself is beyond noise: their errors add up"
             return _report(models, together, together.first, why)
@@ -96,22 +114,70 @@ def localize(
     return _report(models, found, None, why)
 
 
+def _in_float64(pair: Pair, feed: Feed, seed: int) -> Row | None:
+    """Return the first tensor that is wrong where nothing is rounded but weights, or None.
+
+    Activations in a coarse type hide a fault that float64 shows, and so does the noise of many
+    weights.
+    """
+    types = {tensor.data_type for tensor in pair.reference.graph.initializer}
+    if onnx.TensorProto.DOUBLE in types:
+        return None  # the runtime is as exact
+    try:
+        checker = PartChecker(
+            pair.reference,
+            pair.candidate,
+            seed=seed,
+            work=_WORK,
+            deadline=time.monotonic() + _PATIENCE,
+        )
+        found = checker.disagreements(feed)
+    except RunError:
+        return None
+    if not found:
+        return None
+    worst = found[0]
+    detail = (
+        f"in float64, where only weights are rounded, it differs by {worst.times:.3g} times what "
+        f"rounding explains ({LIMIT:g} times would have passed)"
+    )
+    finding = Finding(equivalent=False, detail=detail)
+    used = worst.times / LIMIT
+    return Row(worst.tensor, Judgement(finding, used), True, frozenset({worst.tensor}))
+
+
 def _report(
     models: tuple[Stepper, Stepper], found: Sweep, first: Row | None, detail: str | None
 ) -> Localization:
     parts = _Parts(*models, {row.name for row in found.rows})
-    shown = None
+    rows = list(found.rows)
+    named = None
     if first is not None:
         shown, opened = _behind_names(models, found, first)
         parts.open(opened)
-    rows = []
-    named: LayerError | None = None
-    for row in found.rows:
-        layer = parts.layer(row, consequence=row.name in found.effective or row is shown)
-        rows.append(layer)
-        if row is shown:
-            named = layer
-    return Localization(named, tuple(rows), detail)
+        # What float64 has shown takes the place of what the runtime did not show.
+        rows = [_with_evidence(row, shown) if row.name == shown.name else row for row in rows]
+        if all(row.name != shown.name for row in rows):
+            rows.append(shown)
+        named = shown.name
+    effective = found.effective | {first.name if first is not None else ""}
+    layers = tuple(parts.layer(row, effective, named=row.name == named) for row in rows)
+    return Localization(
+        next((layer for layer in layers if layer.tensor == named), None), layers, detail
+    )
+
+
+def _with_evidence(row: Row, shown: Row) -> Row:
+    """Return a row with the numbers of the runtime and the verdict of another row."""
+    if row is shown:
+        return row
+    finding = dataclasses.replace(
+        row.judgement.finding,
+        equivalent=False,
+        allowed=row.judgement.finding.difference / max(shown.used, 1.0),
+        detail=shown.judgement.finding.detail,
+    )
+    return dataclasses.replace(shown, judgement=Judgement(finding, shown.used))
 
 
 def _behind_names(
@@ -152,55 +218,67 @@ class _Parts:
         """Take a tensor for one that the models do not have in common."""
         self._joints = self._joints - {name}
 
-    def layer(self, row: Row, *, consequence: bool) -> LayerError:
-        """Return the report's form of one row."""
-        ours, theirs = (
-            self._culprit(model, other, row.name) if row.beyond else model.producers.get(row.name)
-            for model, other in (
-                (self._reference, self._candidate),
-                (self._candidate, self._reference),
+    def layer(self, row: Row, effective: frozenset[str], *, named: bool) -> LayerError:
+        """Return the report's form of one row.
+
+        Args:
+            row: What was found.
+            effective: The origins of differences that reach an output.
+            named: True for the tensor that is the answer.
+        """
+        ours = self._part(self._reference, row.name) if row.beyond else []
+        theirs = self._part(self._candidate, row.name) if row.beyond else []
+        original = self._culprit(self._reference, self._candidate, row.name, ours)
+        changed = self._culprit(self._candidate, self._reference, row.name, theirs)
+        shown = row.judgement.finding.named(row.name)
+        said = [shown.detail] if shown.detail else []
+        if row.beyond and not row.origins & effective:
+            said = ["no output depends on the difference: the name may stand for another value"]
+        elif named and len(ours) + len(theirs) > 2:
+            said.append(
+                f"the part is {_listed(ours)} in the reference, {_listed(theirs)} in the candidate"
             )
-        )
-        named = row.judgement.finding.named(row.name)
-        detail = named.detail
-        if row.beyond and not consequence:
-            detail = "no output depends on the difference: the name may stand for another value"
         return LayerError(
             tensor=row.name,
-            reference_node=ours.label if ours else None,
-            reference_operator=ours.node.op_type if ours else None,
-            candidate_node=theirs.label if theirs else None,
-            candidate_operator=theirs.node.op_type if theirs else None,
-            difference=named.difference,
-            noise=named.noise,
-            ratio=named.ratio,
-            allowed=named.allowed,
+            reference_node=original.label if original else None,
+            reference_operator=original.node.op_type if original else None,
+            candidate_node=changed.label if changed else None,
+            candidate_operator=changed.node.op_type if changed else None,
+            difference=shown.difference,
+            noise=shown.noise,
+            ratio=shown.ratio,
+            allowed=shown.allowed,
             beyond=row.beyond,
-            detail=detail,
+            detail="; ".join(said) or None,
         )
 
-    def _culprit(self, model: Stepper, other: Stepper, name: str) -> Step | None:
-        """Return the last node before a tensor that the other model does not have likewise."""
-        last = model.producers.get(name)
-        if last is None:
-            return None
+    def _part(self, model: Stepper, name: str) -> list[Step]:
+        """Return the nodes between a tensor and those before it that both models have."""
         part: dict[int, Step] = {}
-        waiting = [last]
+        waiting = [name]
         while waiting:
-            step = waiting.pop()
-            if step.index not in part:
+            step = model.producers.get(waiting.pop())
+            if step is not None and step.index not in part:
                 part[step.index] = step
-                waiting += [
-                    model.producers[read]
-                    for read in step.reads
-                    if read in model.producers and read not in self._joints
-                ]
-        if len(part) == 1:
-            return last
-        for index in sorted(part, reverse=True):
-            if not _has_twin(model, other, part[index]):
-                return part[index]
-        return last
+                waiting += [read for read in step.reads if read not in self._joints]
+        return [part[index] for index in sorted(part)]
+
+    def _culprit(
+        self, model: Stepper, other: Stepper, name: str, part: Sequence[Step]
+    ) -> Step | None:
+        """Return the last node before a tensor that the other model does not have likewise."""
+        if len(part) > 1:
+            for step in reversed(part):
+                if not _has_twin(model, other, step):
+                    return step
+        return model.producers.get(name)
+
+
+def _listed(part: Sequence[Step]) -> str:
+    names = [f"'{step.label}' ({step.node.op_type})" for step in part]
+    if len(names) > _LISTED:
+        return f"{', '.join(names[:_LISTED])} and {len(names) - _LISTED} more"
+    return ", ".join(names) or "a constant"
 
 
 def _has_twin(model: Stepper, other: Stepper, step: Step) -> bool:

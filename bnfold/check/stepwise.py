@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,20 +21,16 @@ import onnx
 from onnx import helper
 
 from bnfold.check.draws import is_float
-from bnfold.check.evaluator_ops import batch_normalization
 from bnfold.check.model import Array, Model
+from bnfold.check.nodes import EvaluatedNode, SessionNode, in_order, names_used
 from bnfold.check.noise import NOT_WEIGHTS, next_float, rounded_otherwise
 from bnfold.check.placement import shape_arithmetic
-from bnfold.check.providers import CPU, CUDA_CHECKED
-from bnfold.check.runtime import require_runtime
+from bnfold.check.providers import CPU
 from bnfold.check.sessions import (
     REFERENCE_EVALUATOR,
-    UNOPTIMIZED,
     RunError,
     Runner,
     Value,
-    run_error,
-    start_session,
 )
 from bnfold.errors import ProviderError
 
@@ -133,7 +128,7 @@ class Stepper:
                 nodes.append((position, node))
             else:
                 self.constants[node.output[0]] = tensor
-        self.steps = self._live(_sorted(nodes, self._known(graph)), shape_arithmetic(graph))
+        self.steps = self._live(in_order(nodes, self._known(graph)), shape_arithmetic(graph))
         self.producers = {n: step for step in self.steps for n in step.node.output if n}
         self.readers: dict[str, list[Step]] = {}
         for step in self.steps:
@@ -152,7 +147,7 @@ class Stepper:
         wanted, kept = set(self.outputs), []
         for position, node in reversed(nodes):
             if wanted & {name for name in node.output if name}:
-                used = set(_names_used(node))
+                used = set(names_used(node))
                 wanted |= used
                 kept.append((position, node, used))
         computed = {n for _, node, _ in kept for n in node.output if n}
@@ -265,7 +260,7 @@ class Stepper:
         values = {name: weights[name] for name in step.constants if name in weights}
         if way == REFERENCE_EVALUATOR:
             values |= {n: self.value(n) for n in step.constants if n not in values}
-            return _EvaluatedNode(self._proto(step, {**sample, **values}, {}), values)
+            return EvaluatedNode(self._proto(step, {**sample, **values}, {}), values)
         proto = self._proto(step, sample, values)
         loaded = dataclasses.replace(self.model.skeleton, proto=proto)
         outside = {
@@ -275,7 +270,7 @@ class Stepper:
         }
         label = f"{self.model.label}, node '{step.label}'"
         model = Model(label, None, proto.SerializeToString(), loaded, (), ())
-        return _SessionNode(model, way, outside)
+        return SessionNode(model, way, outside)
 
     def _proto(
         self, step: Step, sample: Mapping[str, Value], values: Mapping[str, Array]
@@ -345,56 +340,6 @@ class Stepper:
         return {v.name: v.type for v in (*graph.value_info, *graph.input, *graph.output)}
 
 
-class _SessionNode:
-    """One node in ONNX Runtime; see :class:`bnfold.check.sessions.Runner`."""
-
-    def __init__(self, model: Model, provider: str, weights: Mapping[str, Array]) -> None:
-        ort = require_runtime()
-        options = ort.SessionOptions()
-        options.use_deterministic_compute = True
-        self.provider = provider
-        # The session may read these without a copy: they have to live as long as it does.
-        self._weights = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value))
-            for name, value in weights.items()
-        }
-        if self._weights:
-            options.add_external_initializers(list(self._weights), list(self._weights.values()))
-        self._session = start_session(model, provider, UNOPTIMIZED, options, CUDA_CHECKED)
-        self._run_options = ort.RunOptions()
-        self._run_options.log_severity_level = 4
-
-    def run(self, arrays: Mapping[str, Value]) -> list[Value]:
-        try:
-            return list(self._session.run(None, dict(arrays), self._run_options))
-        except Exception as error:  # its classes share no other base
-            raise run_error(error) from error
-
-
-class _EvaluatedNode:
-    """One node in the ONNX reference evaluator; see :class:`bnfold.check.sessions.Runner`."""
-
-    def __init__(self, proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
-        from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow import, rarely needed
-
-        self.provider = REFERENCE_EVALUATOR
-        self._constants = constants
-        opsets = {entry.domain: entry.version for entry in proto.opset_import}
-        opset = opsets.get("", opsets.get("ai.onnx", 1))
-        try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=[batch_normalization(opset)])
-        except Exception as error:  # any operator's own code runs here
-            raise run_error(error) from error
-
-    def run(self, arrays: Mapping[str, Value]) -> list[Value]:
-        try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                return list(self._evaluator.run(None, {**self._constants, **arrays}))
-        except Exception as error:  # any operator's own code runs here
-            raise run_error(error) from error
-
-
 def _attributes(node: onnx.NodeProto) -> list[bytes]:
     return sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
 
@@ -423,41 +368,3 @@ def _constant_of(node: onnx.NodeProto) -> onnx.TensorProto | None:
     if node.op_type != "Constant" or node.domain not in _DEFAULT_DOMAINS:
         return None
     return next((a.t for a in node.attribute if a.name == "value"), None)
-
-
-def _sorted(
-    nodes: Sequence[tuple[int, onnx.NodeProto]], known: set[str]
-) -> list[tuple[int, onnx.NodeProto]]:
-    """Put nodes behind those that they read from, in the order of the file as far as possible."""
-    made = {name for _, node in nodes for name in node.output if name}
-    done, found, waiting = set(known), [], list(nodes)
-    while waiting:
-        later = []
-        for position, node in waiting:
-            if all(n in done or n not in made for n in _names_used(node)):
-                done.update(node.output)
-                found.append((position, node))
-            else:
-                later.append((position, node))
-        if len(later) == len(waiting):
-            return found
-        waiting = later
-    return found
-
-
-def _names_used(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield what a node reads, in its bodies too; the names of their own values are left out."""
-    yield from filter(None, node.input)
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs) if attribute.type in {5, 10} else ():
-            yield from _captured(body)
-
-
-def _captured(body: onnx.GraphProto) -> set[str]:
-    own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
-    own |= {sparse.values.name for sparse in body.sparse_initializer}
-    own |= {name for node in body.node for name in node.output}
-    used: set[str] = set().union(
-        *(_names_used(node) for node in body.node), (v.name for v in body.output)
-    )
-    return used - own
