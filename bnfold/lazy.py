@@ -117,9 +117,10 @@ class Unrounded(ABC):
         """
         if 0 in self.shape:
             return None
-        peak = max(float(np.abs(block).max(initial=0.0)) for block in self.blocks64())
-        if not np.isfinite(round_to(np.array([peak]), self.dtype).astype(np.float64)).all():
+        peaks = np.array([np.abs(block).max(initial=0.0) for block in self.blocks64()])
+        if not np.isfinite(round_to(peaks, self.dtype).astype(np.float64)).all():
             return "overflows"
+        peak = peaks.max()
         tiny = float(ml_dtypes.finfo(self.dtype).smallest_normal)  # type: ignore[no-untyped-call]
         return "underflows" if 0.0 < peak < tiny else None
 

@@ -312,6 +312,15 @@ def test_weights_that_overflow_stay_apart() -> None:
     assert_fold(model, merged=[], apart={"y": "overflow"}, run=False)
 
 
+def test_weights_that_are_not_finite_stay_apart() -> None:
+    model = build(
+        f"""g (float[N,1,6,5] x) => (float[N,1,6,5] y) <float[1,1,3,3] w, float[1,1,1,1] p>
+        {{ a = Conv<{PAD}>(x, w)  q = Conv(x, p)  y = Add(a, q) }}""",
+        {"w": [np.nan] + [1] * 8},
+    )
+    assert_fold(model, merged=[], apart={"y": "overflow"})
+
+
 def test_equal_merged_weights_are_kept_once() -> None:
     """The same block twice, with the same weights: one merged weight."""
     model = build(f"""g (double[N,4,6,5] x) => (double[N,4,6,5] y) <double[4,4,3,3] w, double[4,4,1,1] p>
