@@ -20,9 +20,11 @@ from bnfold.graph.index import Node
 from bnfold.graph.plan import Refusal
 from bnfold.report import Reason
 
-__all__ = ["BatchNorm", "channels", "read_batchnorm"]
+__all__ = ["DEFAULT_EPSILON", "BatchNorm", "channels", "read_batchnorm"]
 
 PARAMETERS = ("scale", "bias", "mean", "variance")
+DEFAULT_EPSILON = float(np.float32(1e-5))
+"""What is added to the variance where the node does not say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ def read_batchnorm(node: Node, facts: Facts) -> BatchNorm | Refusal:
     if len({len(vector) for vector in vectors}) > 1:
         return Refusal(Reason.NOT_PER_CHANNEL, f'the parameters of "{node.name}" differ in length')
     gamma, beta, mean, var = vectors
-    epsilon = float(node.attribute("epsilon", _DEFAULT_EPSILON))
+    epsilon = float(node.attribute("epsilon", DEFAULT_EPSILON))
     affine = Affine.from_batchnorm(gamma, beta, mean, var, epsilon, rank=2)
     if not affine.finite:
         return Refusal(
@@ -94,9 +96,6 @@ def read_batchnorm(node: Node, facts: Facts) -> BatchNorm | Refusal:
             f'"{node.name}" has parameters that are not finite, or a variance + epsilon <= 0',
         )
     return BatchNorm(gamma, beta, mean, var, epsilon, affine, kinds[0], kinds[2])
-
-
-_DEFAULT_EPSILON = float(np.float32(1e-5))
 
 
 def _not_foldable(node: Node, facts: Facts) -> Refusal | None:
