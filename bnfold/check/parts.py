@@ -17,7 +17,8 @@ faults of one part come into another.
 the normalized value, or is scaled while the next weights undo it. Two parts then disagree, and
 together they agree. So a disagreement convicts only
 
-1. after names whose next part disagrees too have been given up, so that both parts are one;
+1. after names that stand for values of another shape, and names whose next part disagrees too,
+   have been given up, so that both parts are one;
 2. where it is the only one: all other parts agree, nothing can undo it; or where it remains when
    everything from the first to the last disagreement is one part.
 
@@ -111,12 +112,9 @@ class _Joint:
     floor: float
     noise: list[_Sizes] = field(default_factory=list)
     difference: _Sizes | None = None
-    agrees: bool = True
 
     def times(self) -> float:
         """How many times the noise the candidate is away, in the worst of all slices."""
-        if not self.agrees:
-            return math.inf
         if self.difference is None:
             return 0.0
         whole = max((noise.whole for noise in self.noise), default=0.0)
@@ -187,6 +185,7 @@ class PartChecker:
         jumping = _after_jumps(candidate.graph, shared) | _after_jumps(reference.graph, shared)
         self._judged = frozenset(shared - jumping)
         self.agreeing: set[str] = set()
+        self._odd: set[str] = set()
         self._forced = frozenset(shared)
         self._next = _next_shared(candidate.graph, shared)
         self._makers = {
@@ -205,6 +204,7 @@ class PartChecker:
         """
         found = self._look(feed, frozenset())
         given_up = {name for name in found if any(n in found for n in self._next.get(name, ()))}
+        given_up |= self._odd
         if given_up:
             found = self._look(feed, frozenset(given_up))
         if len(found) > 1:
@@ -249,6 +249,7 @@ class PartChecker:
         steps = advance()
         self.work = 0.0
         self.agreeing.clear()
+        self._odd.clear()
         follower = _Follower(self._candidate.walk(feed.arrays, watched))
         while follower.name is not None:
             name = follower.name
@@ -263,7 +264,9 @@ class PartChecker:
                 joint.difference = _difference(mine, value) if name in self._judged else None
                 follower.go_on(value)
             else:
-                joint.agrees = not (_is_float(value) and name in self._judged)
+                # Another type or shape is another value; that of an output shows elsewhere.
+                if _is_float(value) or _is_float(mine):
+                    self._odd.add(name)
                 follower.go_on(None)
         self.work = self._candidate.spent * (len(neighbours) + 2)
         return {name: joint.times() for name, joint in joints.items()}
