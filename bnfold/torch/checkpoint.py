@@ -8,7 +8,7 @@ comparing with the names that the module has. What is left over, or missing, is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,10 +44,13 @@ def find_state(content: Any, name: str, *, ema: bool) -> State:
     Raises:
         InputError: There are none.
     """
-    found = _search(content, AVERAGES if ema else WRAPPERS, depth=3)
+    found = _search(content, WRAPPERS, depth=3)
     if ema:
-        if found is None or found is content:
-            found = _averages_inside(_search(content, WRAPPERS, depth=3) or {})
+        averages = [content[key] for key in AVERAGES if _named(content) and key in content]
+        found = next(
+            (state for inner in averages if (state := _search(inner, WRAPPERS, depth=3))),
+            _averages_inside(found or {}),
+        )
         if not found:
             raise InputError(f"{name}: it holds no averaged weights", hint="leave --ema away")
         return found
@@ -65,7 +68,7 @@ def _named(content: Any) -> bool:
     return isinstance(content, Mapping) and all(isinstance(key, str) for key in content)
 
 
-def _search(content: Any, wrappers: Iterable[str], depth: int) -> State | None:
+def _search(content: Any, wrappers: Sequence[str], depth: int) -> State | None:
     if hasattr(content, "state_dict") and isinstance(content, nn.Module):
         return dict(content.state_dict())
     if not _named(content) or depth == 0:
@@ -73,7 +76,7 @@ def _search(content: Any, wrappers: Iterable[str], depth: int) -> State | None:
     tensors = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
     for key in wrappers:
         if key in content and key not in tensors:
-            inner = _search(content[key], (*wrappers, *WRAPPERS), depth - 1)
+            inner = _search(content[key], wrappers, depth - 1)
             if inner:
                 return inner
     # lengths and counters may stand among weights, as numbers

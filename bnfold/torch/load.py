@@ -166,6 +166,10 @@ def _without_code(file: Path) -> Any:
                 if found is None:
                     raise
                 name = found.group(1)
+                if any(name == known for _, known in inert):
+                    raise pickle.UnpicklingError(
+                        f"it calls {name}, which needs --trust-pickle"
+                    ) from error
                 log.debug("%s: %s is read as a placeholder", file, name)
                 inert.append((type(name.rpartition(".")[2], (Inert,), {}), name))
     raise pickle.UnpicklingError("too many classes of its own")

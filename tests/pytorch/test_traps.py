@@ -43,8 +43,9 @@ def assert_agree(one: nn.Module, other: nn.Module, args: tuple[Any, ...], tolera
         else:
             assert a.dtype == b.dtype
             scale = max(float(a.double().abs().nan_to_num(0).max()), 1e-30)
-            a, b = a.double(), b.double()
-            torch.testing.assert_close(b, a, rtol=0, atol=tolerance * scale, equal_nan=True)
+            torch.testing.assert_close(
+                b.double(), a.double(), rtol=0, atol=tolerance * scale, equal_nan=True
+            )
 
 
 def state(module: nn.Module) -> dict[str, bytes]:
