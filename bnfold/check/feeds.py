@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold.check.draws import is_float
+from bnfold.check.expressions import evaluate, symbols_of
 from bnfold.check.hints import Hint
 from bnfold.check.model import ValueSpec
 from bnfold.check.sessions import Value
@@ -132,7 +133,10 @@ def _substitute(
 ) -> tuple[int | str | None, ...] | None:
     if shape is None:
         return None
-    return tuple(bound.get(dim, dim) if isinstance(dim, str) else dim for dim in shape)
+    return tuple(
+        evaluate(dim, bound) if isinstance(dim, str) and symbols_of(dim) <= set(bound) else dim
+        for dim in shape
+    )
 
 
 def milder(feed: Feed, hints: Mapping[str, Hint]) -> Feed:

@@ -29,7 +29,7 @@ _SAME_AXES = frozenset(
 # Operators behind which all elements of a tensor are there, in order, with their values.
 _SAME_VALUES = frozenset(
     {"Cast", "CastLike", "Flatten", "Identity", "OptionalGetElement", "Reshape", "Squeeze"}
-    | {"Unsqueeze"}
+    | {"StringNormalizer", "Unsqueeze"}
 )
 # Operators behind which some of the elements are there, or in another order.
 _SOME_VALUES = frozenset({"Concat", "Expand", "Gather", "Slice", "Split", "Tile", "Transpose"})
@@ -262,7 +262,8 @@ def _hint(index: Graph, name: str) -> Hint:
         hint.is_mask |= _makes_condition(index, use)
         hint.is_divisor |= node.op_type in {"Div", "Mod"} and use.position == 1
         if use.position == 0 and node.op_type in _VOCABULARIES:
-            hint.words = hint.words or _vocabulary(node, _VOCABULARIES[node.op_type])
+            words = _vocabulary(node, _VOCABULARIES[node.op_type])
+            hint.words = tuple(dict.fromkeys((*hint.words, *words)))
     return hint
 
 

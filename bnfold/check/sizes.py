@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from bnfold.check.expressions import evaluate, symbols_of
 from bnfold.check.hints import Hint
 from bnfold.check.model import ValueSpec
 
@@ -23,7 +24,10 @@ Sizes = Mapping[Key, int]
 
 _BATCH = (1, 2, 3, 4, 8, 16, 32)
 _CHANNELS = (3, 1, 2, 4, 8, 16, 32, 64)
-_IMAGE = (64, 224, 32, 128, 256, 299, 96, 48, 16, 512, 8, 7, 4, 2, 1)
+_IMAGE = (
+    *(64, 224, 32, 28, 128, 256, 299, 96, 48, 16, 512, 8, 7, 4, 2, 1),
+    *(227, 112, 160, 192, 240, 320, 384, 416, 640),
+)
 _LENGTH = (16, 32, 64, 128, 8, 4, 3, 1, 2, 5, 6, 7, 10, 12, 20, 80, 100, 256, 512, 768, 1024)
 _RANKS = (4, 2, 3, 1, 0, 5)
 _MAX_TRIALS = 60
@@ -66,11 +70,14 @@ class Openings:
     def __init__(self, tensors: Sequence[ValueSpec], hints: Mapping[str, Hint]) -> None:
         self.tensors = tuple(tensors)
         self._options: dict[Key, tuple[int, ...]] = {}
+        symbols = {d for spec in self.tensors for d in spec.shape or () if isinstance(d, str)}
         for spec in self.tensors:
             for axis, dim in enumerate(spec.shape or ()):
                 if isinstance(dim, int):
                     continue
                 key: Key = dim if isinstance(dim, str) else (spec.name, axis)
+                if isinstance(dim, str) and symbols_of(dim) - {dim} and symbols_of(dim) <= symbols:
+                    continue
                 sizes = _candidates(spec.shape or (), axis, hints[spec.name])
                 # Of several uses of one symbol the best informed decides.
                 if key not in self._options or len(sizes) < len(self._options[key]):
@@ -79,7 +86,7 @@ class Openings:
     def shape(self, spec: ValueSpec, sizes: Sizes) -> tuple[int, ...]:
         """Return the shape of a tensor at given sizes."""
         return tuple(
-            dim if isinstance(dim, int) else sizes[dim if dim is not None else (spec.name, axis)]
+            dim if isinstance(dim, int) else _size(dim, (spec.name, axis), sizes)
             for axis, dim in enumerate(spec.shape or ())
         )
 
@@ -125,16 +132,16 @@ class Openings:
             if second[key] != base[key]
             and (others := tuple(s for s in _others(base[key]) if s != second[key]))
         }
-        for step in range(_MAX_THIRD_TRIALS):
-            sizes = {**base, **_step(options, step)}
+        for varied in itertools.islice(self._together(options), 2 * _MAX_THIRD_TRIALS):
+            sizes = {**base, **varied}
             if self._fits(sizes) and runs(sizes):
                 return [base, second, sizes]
         return [base, second]
 
     def _second(self, base: Sizes, runs: Callable[[Sizes], bool]) -> Sizes:
         options = {key: _others(base[key]) for key in base if len(self._options[key]) > 1}
-        for step in range(max(map(len, options.values()), default=0)):
-            sizes = {**base, **_step(options, step)}
+        for varied in self._together(options):
+            sizes = {**base, **varied}
             if self._fits(sizes) and runs(sizes):
                 return sizes
         current = dict(base)
@@ -146,8 +153,25 @@ class Openings:
                     break
         return current
 
+    def _together(self, options: Mapping[Key, tuple[int, ...]]) -> Iterator[dict[Key, int]]:
+        """Yield sizes for all keys: first unlike ones, so that height and width differ."""
+        inner = [key for key in options if self._options[key] is not _BATCH]
+        for step in range(max(map(len, options.values()), default=0)):
+            alike = _step(options, step)
+            turned = {
+                key: options[key][(step + place) % len(options[key])]
+                for place, key in enumerate(inner)
+            }
+            if len(inner) > 1:
+                yield {**alike, **turned}
+            yield alike
+
     def _fits(self, sizes: Sizes) -> bool:
         return self.elements(sizes) <= _MAX_SEARCHED_ELEMENTS
+
+
+def _size(dim: str | None, unnamed: Key, sizes: Sizes) -> int:
+    return sizes[unnamed] if dim is None else evaluate(dim, sizes)
 
 
 def _candidates(shape: tuple[int | str | None, ...], axis: int, hint: Hint) -> tuple[int, ...]:
