@@ -178,6 +178,33 @@ def test_apart(name: str) -> None:
     assert_fold(model, kept=kept, merged=[], apart=apart, ops=before)
 
 
+def test_groups_that_do_not_nest() -> None:
+    """Two and three groups have only one in common: what pays more is merged first."""
+    head = "g (double[N,6,5,4] x) => (double[N,6,5,4] y) <double[6,3,3,3] w2, double[6,2,3,3] w3"
+    two = f"a = Conv<{PAD}, group=2>(x, w2)  q = Conv<{PAD}, group=3>(x, w3)"
+    model = build(f"{head}> {{ {two}  y = Add(a, q) }}")
+    assert_fold(model, merged=[], apart={"y": "no_gain"})
+    three = f"{two}  t = Sub(a, q)  r = Conv<{PAD}, group=3>(x, v3)  y = Add(t, r)"
+    assert_fold(
+        build(f"{head}, double[6,2,3,3] v3> {{ {three} }}"), merged=["q", "r"], ops=["Conv"]
+    )
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_any_number_of_axes(axes: int, groups: int) -> None:
+    lengths = "6,5,4"[: 2 * axes - 1]
+    kernel, ones = ("3,3,3"[: 2 * axes - 1], "1,1,1"[: 2 * axes - 1])
+    pads = ",".join("1" * 2 * axes)
+    model = build(
+        f"""g (double[N,4,{lengths}] x) => (double[N,4,{lengths}] y)
+        <double[4,{4 // groups},{kernel}] w, double[4,1,{ones}] e, double[4] gamma, double[4] beta, double[4] mean, double[4] var>
+        {{ a = Conv<pads=[{pads}], group={groups}>(x, w)  q = Conv<group=4>(x, e)  t = Sub(a, q)
+          n1 = BatchNormalization(x, gamma, beta, mean, var)  y = Add(t, n1) }}"""
+    )
+    assert_fold(model, folded=["n1"], merged=["q"], ops=["Conv"])
+
+
 OUTSIDE = {
     "weight-that-a-caller-may-replace": ("double[N,4,6,5] x, double[4,4,1,1] p", "", ""),
     "branch-that-is-an-output": ("double[N,4,6,5] x", ", double[N,4,6,5] q", ""),

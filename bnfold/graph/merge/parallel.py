@@ -1,8 +1,8 @@
 """Side by side: branches that begin at one value and are added become one operator.
 
-Of the terms of a tree of additions, those that begin at one value are joined, as many of them as
-pay: the joined operator may need neither more multiply-adds nor more stored numbers than the
-branches that it replaces. Constants that are the same at every position join the bias.
+Of the terms of a tree of additions, those that begin at one value are joined: of all choices that
+need neither more multiply-adds nor more stored numbers than the branches that they replace, the one
+that saves most. Constants that are the same at every position join the bias.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from bnfold.affine import Float64
 from bnfold.graph.facts import Facts
 from bnfold.graph.merge.branches import Branch, read_branch
-from bnfold.graph.merge.cost import Cost, no_gain
+from bnfold.graph.merge.cost import Cost, cost_of, no_gain
 from bnfold.graph.merge.emit import rewrite, survivor
 from bnfold.graph.merge.operators import Form, Operator, join
+from bnfold.graph.merge.readers import Link
 from bnfold.graph.merge.trees import Term, Tree, take_over
 from bnfold.graph.plan import Plan, Refusal
 
@@ -35,6 +36,27 @@ class _Member:
     branch: Branch
     operator: Operator
     cost: Cost
+
+
+@dataclass(frozen=True, eq=False)
+class _Choice:
+    """Terms that are joined.
+
+    Attributes:
+        members: The terms that begin at the common value.
+        gone: Their terms, and the constants that join the bias.
+        stays: The link whose node computes the sum.
+        home: The member that it belongs to.
+        merged: What it computes.
+        saved: Multiply-adds, stored numbers and additions saved: the more, the better.
+    """
+
+    members: tuple[_Member, ...]
+    gone: tuple[Term, ...]
+    stays: Link
+    home: _Member
+    merged: Operator
+    saved: tuple[int, int, int]
 
 
 def plan_parallel(tree: Tree, facts: Facts) -> Plan | Refusal | None:
@@ -83,13 +105,20 @@ def _join(
             refusal = refusal or operator
         else:
             members.append(_Member(term, branches[term], operator, branches[term].cost(channels)))
+    choices: list[_Choice] = []
     for chosen in _subsets(members):
         if all(member.branch.form is None for member in chosen):
             continue
         shifts = _shifts(chosen[0].operator, constants, facts)
         if len(chosen) + len(shifts) < 2:
             continue
-        result = _plan(tree, chosen, shifts, facts)
+        choice = _choose(tree, chosen, shifts, facts)
+        if isinstance(choice, _Choice):
+            choices.append(choice)
+        else:
+            refusal = refusal or choice
+    for choice in sorted(choices, key=lambda each: each.saved, reverse=True):
+        result = _plan(tree, choice, facts)
         if isinstance(result, Plan):
             return result
         refusal = refusal or result
@@ -123,27 +152,18 @@ def _shifts(operator: Operator, constants: list[Term], facts: Facts) -> dict[Ter
     return found
 
 
-def _plan(
+def _choose(
     tree: Tree, chosen: Sequence[_Member], shifts: dict[Term, Float64], facts: Facts
-) -> Plan | Refusal:
-    links = [link for member in chosen for link in member.branch.links]
-    stays = survivor(links)
-    home = next(member for member in chosen if stays in member.branch.links)
+) -> _Choice | Refusal:
+    """What some terms are together, if that pays."""
     gone = [*(member.term for member in chosen), *shifts]
-    whole = len(gone) == len(tree.terms)
-    turn = 1 if whole else home.term.sign
-    source = home.branch.source
-    dims = facts.dims(source)
-    spatial = home.operator.form.spatial
-    known = dims is not None and len(dims) == spatial + 2
-    lengths = [
-        length if known and isinstance(length := dims[2 + i], int) else None  # type: ignore[index]
-        for i in range(spatial)
-    ]
+    stays = survivor(link for member in chosen for link in member.branch.links)
+    home = next(member for member in chosen if stays in member.branch.links)
+    turn = 1 if len(gone) == len(tree.terms) else home.term.sign
     merged = join(
         [member.operator for member in chosen],
         [turn * member.term.sign for member in chosen],
-        lengths,
+        _lengths(home, facts),
     )
     if isinstance(merged, Refusal):
         return Refusal(merged.reason, f'at "{tree.root.name}", {merged.detail}')
@@ -153,12 +173,28 @@ def _plan(
     refusal = no_gain(tree.root, merged, before)
     if refusal is not None:
         return refusal
-    edits = rewrite(stays, merged, facts)
+    after = cost_of(merged)
+    saved = (before.multiply_adds - after.multiply_adds, before.elements - after.elements)
+    return _Choice(tuple(chosen), tuple(gone), stays, home, merged, (*saved, len(gone)))
+
+
+def _lengths(member: _Member, facts: Facts) -> list[int | None]:
+    """The spatial lengths of the common value, None where they are unknown."""
+    dims, spatial = facts.dims(member.branch.source), member.operator.form.spatial
+    if dims is None or len(dims) != spatial + 2:
+        return [None] * spatial
+    return [length if isinstance(length, int) else None for length in dims[2:]]
+
+
+def _plan(tree: Tree, choice: _Choice, facts: Facts) -> Plan | Refusal:
+    stays, home = choice.stays, choice.home
+    edits = rewrite(stays, choice.merged, facts)
     if isinstance(edits, Refusal):
         return edits
     plan = Plan("parallel", list(edits), into=[stays.node], through=list(tree.nodes), gain=1)
-    take_over(plan, tree, stays.node, stays.index, source, home.term, None if whole else gone)
-    for member in chosen:
+    gone = None if len(choice.gone) == len(tree.terms) else choice.gone
+    take_over(plan, tree, stays.node, stays.index, home.branch.source, home.term, gone)
+    for member in choice.members:
         if member is not home:
             nodes = member.branch.nodes
             plan.branches.append(nodes[0] if nodes else member.term.use.node)
