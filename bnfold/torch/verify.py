@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -41,9 +42,16 @@ class Outputs:
 
 
 def outputs_of(module: nn.Module, example: Example, seed: int = 0) -> Outputs:
-    """Run a copy of a module without gradients; random numbers start from ``seed``."""
-    module, example = clone(module), example.fresh()
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+    """Run a module, and leave it as it was; random numbers start from ``seed``."""
+    example = example.fresh()
+    if isinstance(module, torch.jit.ScriptModule):
+        module = clone(module)
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        _unchanged(module),
+    ):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         result = module(*example.args, **example.kwargs)
@@ -51,6 +59,31 @@ def outputs_of(module: nn.Module, example: Example, seed: int = 0) -> Outputs:
     names = [pytree.keystr(path).strip("[]'.") or f"output{i}" for i, (path, _) in enumerate(pairs)]
     leaves = tuple(v.detach().clone() if isinstance(v, torch.Tensor) else v for _, v in pairs)
     return Outputs(tuple(names), leaves, form)
+
+
+@contextmanager
+def _unchanged(module: nn.Module) -> Iterator[None]:
+    """Give buffers and plain attributes back what they were: counters, caches."""
+    saved = []
+    for part in module.modules() if not isinstance(module, torch.jit.ScriptModule) else ():
+        buffers = [
+            (name, tensor, None if tensor is None else tensor.clone())
+            for name, tensor in part._buffers.items()  # noqa: SLF001 - in torch's keeping
+        ]
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, _PLAIN)}
+        saved.append((part, buffers, plain))
+    try:
+        yield
+    finally:
+        for part, buffers, plain in saved:
+            vars(part).update(plain)
+            for name, tensor, values in buffers:
+                part._buffers[name] = tensor  # noqa: SLF001
+                if tensor is not None and values is not None:
+                    tensor.copy_(values)
+
+
+_PLAIN = (int, float, str, bool, type(None))
 
 
 def agree(reference: Outputs, candidate: Outputs) -> str | None:
