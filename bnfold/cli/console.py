@@ -55,7 +55,8 @@ class Terminal:
     def show_report(self, report: FoldReport) -> None:
         """Print the verdicts and the proof of one model."""
         if not (self.quiet or self.json):
-            from bnfold.cli.tables import fold_tables, print_tables
+            from bnfold.cli.fold_tables import fold_tables
+            from bnfold.cli.layout import print_tables
 
             print_tables(fold_tables(report, every_site=self.verbose))
         self.show_checks_warnings(report.checks)
@@ -66,7 +67,8 @@ class Terminal:
     def show_checks(self, title: str, checks: tuple[CheckReport, ...]) -> None:
         """Print a comparison of two models."""
         if not (self.quiet or self.json):
-            from bnfold.cli.tables import check_tables, print_tables
+            from bnfold.cli.check_tables import check_tables
+            from bnfold.cli.layout import print_tables
 
             print_tables(check_tables(title, checks))
         self.show_checks_warnings(checks)
@@ -74,7 +76,8 @@ class Terminal:
     def show_bench(self, report: BenchReport) -> None:
         """Print what a benchmark measured."""
         if not (self.quiet or self.json):
-            from bnfold.cli.tables import bench_tables, print_tables
+            from bnfold.cli.bench_tables import bench_tables
+            from bnfold.cli.layout import print_tables
 
             print_tables(bench_tables(report))
 
