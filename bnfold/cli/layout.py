@@ -32,7 +32,7 @@ def columns(*names: str) -> Table:
     """Return an empty table with these columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for name in names:
-        table.add_column(Text(name, no_wrap=True), overflow="fold")
+        table.add_column(name, overflow="fold")
     return table
 
 
