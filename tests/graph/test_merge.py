@@ -185,9 +185,11 @@ def test_groups_that_do_not_nest() -> None:
     model = build(f"{head}> {{ {two}  y = Add(a, q) }}")
     assert_fold(model, merged=[], apart={"y": "no_gain"})
     three = f"{two}  t = Sub(a, q)  r = Conv<{PAD}, group=3>(x, v3)  y = Add(t, r)"
-    assert_fold(
-        build(f"{head}, double[6,2,3,3] v3> {{ {three} }}"), merged=["q", "r"], ops=["Conv"]
-    )
+    model = build(f"{head}, double[6,2,3,3] v3> {{ {three} }}")
+    assert_fold(model, merged=["r"], apart={"t": "no_gain"}, ops=["Conv", "Conv", "Sub"])
+    dense = f"{two}  t = Sub(a, q)  s = Conv<{PAD}>(x, v1)  y = Add(t, s)"
+    model = build(f"{head}, double[6,6,3,3] v1> {{ {dense} }}")
+    assert_fold(model, merged=["a", "q"], ops=["Conv"])
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
