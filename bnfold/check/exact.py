@@ -41,6 +41,8 @@ _TYPES = frozenset({"dtype", "output_datatype", "output_dtype", "to", "stash_typ
 # What evaluating an operator costs for each element of its output, in multiplications: element
 # by element in Python, where the default is a few passes of NumPy.
 _COST = 4
+# What reading, moving and promoting a weight costs for each of its elements.
+_READ = 50
 _SLOW = dict.fromkeys(
     [
         *("Col2Im", "DeformConv", "GatherND", "GridSample", "LpPool", "MaxRoiPool", "MaxUnpool"),
@@ -328,7 +330,8 @@ def _evaluator_class() -> Any:
                 context = results | read if node.need_context() else results
                 inputs = [context[i] if i in context else read[i] for i in node.input]
                 outputs = self._call(node, inputs, context, None)
-                self.spend(_multiplications(node.op_type, inputs, outputs))
+                weighed = sum(getattr(value, "size", 1) for value in read.values())
+                self.spend(_multiplications(node.op_type, inputs, outputs) + _READ * weighed)
                 for name, value in zip(node.output, outputs, strict=False):
                     given = (yield name, value) if name in watched else None
                     results[name] = value if given is None else given

@@ -27,8 +27,9 @@ from bnfold.check.compare import Truth
 from bnfold.check.draws import is_float
 from bnfold.check.exact import ExactRunner
 from bnfold.check.feeds import Feed
+from bnfold.check.flow import reachable
 from bnfold.check.model import Model
-from bnfold.check.parts import LIMIT, PartChecker, reachable
+from bnfold.check.parts import PartChecker
 from bnfold.check.sessions import RunError, Runner, Value
 
 __all__ = ["Objection", "excused", "object_to"]
@@ -38,6 +39,8 @@ __all__ = ["Objection", "excused", "object_to"]
 _WORK = 2.5e10
 _WORK_OF_ALL = 3e10
 _MAX_FEEDS = 4
+# Elements of one weight: half a gigabyte in float64.
+_LARGEST = 2**26
 # A backstop in seconds, for operators whose cost is not foreseen.
 _PATIENCE = 300.0
 
@@ -50,7 +53,8 @@ class Objection:
         feed: On which feed.
         tensor: The first tensor, in the candidate's order, that does not follow from those before.
         node: The candidate's node that computes it.
-        times: By how many times it exceeds what would have passed.
+        times: How many times what rounding explains it differs by.
+        limit: How many times would have passed.
         outputs: Names of the outputs that depend on the tensor.
     """
 
@@ -58,6 +62,7 @@ class Objection:
     tensor: str
     node: str
     times: float
+    limit: float
     outputs: frozenset[str]
 
     @property
@@ -68,7 +73,7 @@ class Objection:
             how = f"differs by {self.times:.3g} times what rounding its weights explains"
         return (
             f"the models differ inside: in float64, from the same values on, '{self.tensor}' "
-            f"({self.node}) {how} ({LIMIT:g} times would have passed)"
+            f"({self.node}) {how} ({self.limit:g} times would have passed)"
         )
 
 
@@ -95,8 +100,7 @@ def object_to(
         The first objection; None if there is none, or if the judge cannot say anything: types or
         operators that it does not know, too much work.
     """
-    if _has_doubles(reference) or _has_doubles(candidate):
-        # Nothing is more exact than the runtime then.
+    if not _within_reach(reference) or not _within_reach(candidate):
         return None
     deadline = time.monotonic() + _PATIENCE
     try:
@@ -113,7 +117,9 @@ def object_to(
                 outputs = reachable(candidate.graph, [part.tensor for part in found])
                 first = found[0]
                 if outputs:
-                    return Objection(feed, first.tensor, first.node, first.times, outputs)
+                    return Objection(
+                        feed, first.tensor, first.node, first.times, first.limit, outputs
+                    )
         except RunError:
             continue
         left -= checker.work
@@ -129,7 +135,7 @@ def excused(reference: Model, candidate: Model, feed: Feed, *, seed: int) -> fro
         feed: On which feed.
         seed: Where the random numbers of the neighbours start.
     """
-    if _has_doubles(reference) or _has_doubles(candidate):
+    if not _within_reach(reference) or not _within_reach(candidate):
         return frozenset()
     deadline = time.monotonic() + _PATIENCE
     try:
@@ -141,11 +147,16 @@ def excused(reference: Model, candidate: Model, feed: Feed, *, seed: int) -> fro
     return frozenset(spec.name for spec in reference.outputs if spec.name in checker.agreeing)
 
 
-def _has_doubles(model: Model) -> bool:
+def _within_reach(model: Model) -> bool:
+    """True unless the model is in float64 itself, or has a weight that is large in float64."""
     graph = model.graph
-    types = {tensor.data_type for tensor in graph.initializer if math.prod(tensor.dims) > 1}
+    sizes = {tensor.data_type: 0 for tensor in graph.initializer}
+    for tensor in graph.initializer:
+        sizes[tensor.data_type] = max(sizes[tensor.data_type], math.prod(tensor.dims))
+    types = {kind for kind, size in sizes.items() if size > 1}
     types.update(spec.elem_type for spec in model.inputs)
-    return bool(types & {onnx.TensorProto.DOUBLE, onnx.TensorProto.COMPLEX128})
+    doubles = {onnx.TensorProto.DOUBLE, onnx.TensorProto.COMPLEX128}
+    return not types & doubles and max(sizes.values(), default=0) <= _LARGEST
 
 
 def _trusted(

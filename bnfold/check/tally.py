@@ -10,7 +10,6 @@ from bnfold.check.compare import Finding
 from bnfold.check.feeds import Feed
 from bnfold.check.glimpse import Glimpse, Opinion, agreement, expected_of, says_little
 from bnfold.check.judge import Objection
-from bnfold.check.parts import LIMIT
 from bnfold.report import CheckReport, OracleOpinion
 
 __all__ = ["Tally"]
@@ -71,10 +70,11 @@ class Tally:
         """
         for name in self.worst.keys() & objection.outputs & set(outputs):
             finding, _ = self.worst[name]
+            passing = finding.difference * objection.limit / objection.times
             rejected = dataclasses.replace(
                 finding,
                 equivalent=False,
-                allowed=min(finding.allowed, finding.difference * LIMIT / objection.times),
+                allowed=min(finding.allowed, passing),
                 detail=objection.sentence,
             )
             self.worst[name] = rejected, objection.feed
