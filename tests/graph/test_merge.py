@@ -80,6 +80,9 @@ MERGED: dict[str, tuple[str, list[str], list[str]]] = {
     "transposed-convolutions": (
         "a = ConvTranspose<strides=[2,2]>(x, w)  q = ConvTranspose<strides=[2,2], output_padding=[0,0], pads=[1,1,1,1]>(x, big)  y = Add(a, q)",
         ["ConvTranspose"], ["a"]),
+    "transposed-valid": (
+        """a = ConvTranspose<auto_pad="VALID">(x, w)  q = ConvTranspose<pads=[1,1,1,1]>(x, big)  y = Add(a, q)""",
+        ["ConvTranspose"], ["a"]),
     "transposed-and-identity": (
         f"a = ConvTranspose<{PAD}>(x, w)  y = Add(a, x)", ["ConvTranspose"], ["y"]),
 }  # fmt: skip

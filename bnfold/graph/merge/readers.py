@@ -155,7 +155,8 @@ def _pads(
 ) -> list[int] | Refusal:
     count = len(kernel)
     mode = node.attribute("auto_pad", "NOTSET")
-    if node.op == "ConvTranspose" and (mode != "NOTSET" or "output_shape" in node.attributes):
+    fixed = mode in ("NOTSET", "VALID") and "output_shape" not in node.attributes
+    if node.op == "ConvTranspose" and not fixed:
         return Refusal(Reason.UNKNOWN_SHAPE, f'"{node.name}" finds its padding by itself')
     if mode == "NOTSET":
         return list(node.attribute("pads") or [0] * 2 * count)
