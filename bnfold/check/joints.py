@@ -22,7 +22,7 @@ from bnfold.check.model import Array
 from bnfold.check.noise import eps_of
 from bnfold.check.sessions import Value
 
-__all__ = ["CHANNEL", "Joint", "Judgement"]
+__all__ = ["CHANNEL", "Joint", "Judgement", "apart"]
 
 CHANNEL = 8.0
 # Fewer numbers than these say little about the size of the noise that they have.
@@ -107,6 +107,16 @@ class Joint:
             channel = int(times.argmax())
             worst = max(worst, (float(times[channel]), axis, channel))
         return worst
+
+
+def apart(ours: Value, theirs: Value) -> float:
+    """Return the root mean square of a difference; infinity for what is not alike."""
+    arrays = isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray)
+    if not arrays or ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return math.inf
+    if not is_float(ours.dtype) or not ours.size:
+        return math.inf
+    return math.sqrt(float(np.square(_distance(ours, theirs)).mean()))
 
 
 def _channel_axes(value: Value) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from bnfold.check.feeds import Feed
 from bnfold.check.hints import Hint
 from bnfold.check.joints import Judgement
 from bnfold.check.pairs import Pair
-from bnfold.check.parts import LIMIT, PartChecker
+from bnfold.check.parts import PartChecker
 from bnfold.check.sessions import UNOPTIMIZED, RunError
 from bnfold.check.stepwise import Step, Stepper
 from bnfold.check.sweep import Row, Sweep
@@ -139,27 +139,27 @@ def _in_float64(pair: Pair, feed: Feed, seed: int) -> Row | None:
     worst = found[0]
     detail = (
         f"in float64, where only weights are rounded, it differs by {worst.times:.3g} times what "
-        f"rounding explains ({LIMIT:g} times would have passed)"
+        f"rounding explains ({worst.limit:g} times would have passed)"
     )
     finding = Finding(equivalent=False, detail=detail)
-    used = worst.times / LIMIT
+    used = worst.times / worst.limit
     return Row(worst.tensor, Judgement(finding, used), True, frozenset({worst.tensor}))
 
 
 def _report(
     models: tuple[Stepper, Stepper], found: Sweep, first: Row | None, detail: str | None
 ) -> Localization:
-    parts = _Parts(*models, {row.name for row in found.rows})
+    joints = {row.name for row in found.rows}
+    joints.update(row.stands_for for row in found.rows if row.stands_for)
+    parts = _Parts(*models, joints)
     rows = list(found.rows)
     named = None
     if first is not None:
-        shown, opened = _behind_names(models, found, first)
-        parts.open(opened)
         # What float64 has shown takes the place of what the runtime did not show.
-        rows = [_with_evidence(row, shown) if row.name == shown.name else row for row in rows]
-        if all(row.name != shown.name for row in rows):
-            rows.append(shown)
-        named = shown.name
+        rows = [_with_evidence(row, first) if row.name == first.name else row for row in rows]
+        if all(row.name != first.name for row in rows):
+            rows.append(first)
+        named = first.name
     effective = found.effective | {first.name if first is not None else ""}
     layers = tuple(parts.layer(row, effective, named=row.name == named) for row in rows)
     return Localization(
@@ -180,26 +180,6 @@ def _with_evidence(row: Row, shown: Row) -> Row:
     return dataclasses.replace(shown, judgement=Judgement(finding, shown.used))
 
 
-def _behind_names(
-    models: tuple[Stepper, Stepper], found: Sweep, first: Row
-) -> tuple[Row, str | None]:
-    """Return the tensor to name, and one before it whose name stands for something else, or None.
-
-    Where a tool has given a tensor's name to another value, other nodes read it than before, and
-    the tensor that shows the fault is the next one.
-    """
-    readers = [
-        {(step.node.op_type, tuple(step.node.output)) for step in model.readers.get(first.name, ())}
-        for model in models
-    ]
-    if readers[0] == readers[1] or first.name in models[0].outputs:
-        return first, None
-    for row in found.rows:
-        if row is not first and row.beyond and first.name in row.origins:
-            return row, first.name
-    return first, None
-
-
 class _Parts:
     """Which nodes lie between tensors that both models have.
 
@@ -214,10 +194,6 @@ class _Parts:
         self._candidate = candidate
         self._joints = joints
 
-    def open(self, name: str | None) -> None:
-        """Take a tensor for one that the models do not have in common."""
-        self._joints = self._joints - {name}
-
     def layer(self, row: Row, effective: frozenset[str], *, named: bool) -> LayerError:
         """Return the report's form of one row.
 
@@ -226,12 +202,15 @@ class _Parts:
             effective: The origins of differences that reach an output.
             named: True for the tensor that is the answer.
         """
-        ours = self._part(self._reference, row.name) if row.beyond else []
+        meant = row.stands_for or row.name
+        ours = self._part(self._reference, meant) if row.beyond else []
         theirs = self._part(self._candidate, row.name) if row.beyond else []
-        original = self._culprit(self._reference, self._candidate, row.name, ours)
+        original = self._culprit(self._reference, self._candidate, meant, ours)
         changed = self._culprit(self._candidate, self._reference, row.name, theirs)
         shown = row.judgement.finding.named(row.name)
         said = [shown.detail] if shown.detail else []
+        if row.stands_for:
+            said.append(f"its name stands for '{row.stands_for}' of the reference")
         if row.beyond and not row.origins & effective:
             said = ["no output depends on the difference: the name may stand for another value"]
         elif named and len(ours) + len(theirs) > 2:

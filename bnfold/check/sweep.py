@@ -11,7 +11,7 @@ import numpy as np
 from bnfold.check.compare import failure
 from bnfold.check.feeds import Feed
 from bnfold.check.hints import Hint
-from bnfold.check.joints import Joint, Judgement
+from bnfold.check.joints import Joint, Judgement, apart
 from bnfold.check.noise import move_inputs
 from bnfold.check.sessions import RunError, Value
 from bnfold.check.stepwise import Step, Stepper, shaken
@@ -21,6 +21,8 @@ __all__ = ["Row", "Sweep"]
 # A difference that is on its way is followed until it is this part of what noise allows: what a
 # correct rewrite leaves behind stays well below.
 _GONE = 0.5
+# How many nodes behind a tensor of the reference its name is looked for in the candidate.
+_BEHIND = 4
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,15 @@ class Row:
         judgement: How far apart the models are.
         beyond: True if they part here or have parted before.
         origins: The tensors at which the difference began.
+        stands_for: The tensor of the reference that the candidate's was compared with, where that
+            is another one: a tool has given its name to the value.
     """
 
     name: str
     judgement: Judgement
     beyond: bool
     origins: frozenset[str]
+    stands_for: str | None = None
 
     @property
     def used(self) -> float:
@@ -119,19 +124,26 @@ class Sweep:
 
     def _judge(self, name: str, joint: Joint) -> None:
         origins = self._candidate.origins.get(name, frozenset())
-        judgement = joint.judge(self._candidate.world[name])
+        value = self._candidate.world[name]
+        judgement = joint.judge(value)
         beyond = judgement.used > (_GONE if origins else 1.0)
+        meant = name
+        if beyond and not origins:
+            meant = self._reference.nearest(name, value)
+            if meant != name:
+                judgement = self._reference.joint(meant).judge(value)
+                beyond = judgement.used > 1.0
         if beyond:
             origins = origins or frozenset({name})
         else:
             origins = frozenset()
             if self._pinned:
-                self._candidate.pin(name)
-                self._reference.pin(name)
+                self._candidate.pin(name, meant)
+                self._reference.pin(meant)
         self._candidate.origins[name] = origins
         self._reference.used(name)
         self._candidate.used(name)
-        self.rows.append(Row(name, judgement, beyond, origins))
+        self.rows.append(Row(name, judgement, beyond, origins, None if meant == name else meant))
 
 
 def _shared(reference: Stepper, candidate: Stepper) -> list[str]:
@@ -261,6 +273,33 @@ class _Reference(_Side):
             joint.add_neighbour(other)
         return joint
 
+    def nearest(self, name: str, value: Value) -> str:
+        """Return the tensor that the candidate's is nearest to: the one of its name, or one behind.
+
+        Tools that fuse nodes may keep the name of the first one's output for that of the last.
+
+        Args:
+            name: A tensor that both models have.
+            value: What the candidate has under that name.
+        """
+        best, least = name, apart(self.worlds[0][name], value)
+        behind = [name]
+        for _ in range(_BEHIND):
+            steps = [s for each in behind for s in self.stepper.readers.get(each, ())]
+            behind = []
+            for step in steps:
+                found = [n for n in step.node.output if n and n not in self._joints]
+                pending = _pending(self.stepper, found[0], self._done) if found else []
+                if not found or self._joints & {n for s in pending for n in s.node.output}:
+                    continue
+                self.reach(found[0])
+                behind += found
+                for each in found:
+                    if each in self.worlds[0]:
+                        distance = apart(self.worlds[0][each], value)
+                        best, least = (each, distance) if distance < least else (best, least)
+        return best
+
     def pin(self, name: str) -> None:
         """Let the neighbours go on from the reference's value."""
         exact = self.stepper.producers[name].is_exact if name in self.stepper.producers else True
@@ -303,10 +342,11 @@ class _Candidate(_Side):
         begun = frozenset[str]().union(*known)
         self.origins.update(dict.fromkeys(outputs, begun))
 
-    def pin(self, name: str) -> None:
-        """Go on with the reference's value."""
-        self.world[name] = self._reference.worlds[0][name]
-        self._pure.add(name)
+    def pin(self, name: str, meant: str) -> None:
+        """Go on with the reference's value, which may have another name there."""
+        self.world[name] = self._reference.worlds[0][meant]
+        if name == meant:
+            self._pure.add(name)
 
     def origins_of(self, name: str) -> frozenset[str]:
         """Return where the difference began in a value that could not be computed."""
