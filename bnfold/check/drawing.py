@@ -20,7 +20,7 @@ from bnfold.check.model import ValueSpec
 from bnfold.check.parameters import index_range, parameter
 from bnfold.check.scene import Scene
 from bnfold.check.sessions import Value
-from bnfold.check.sizes import Openings, Sizes, leaf, ranked
+from bnfold.check.sizes import LARGE_ELEMENTS, Openings, Sizes, leaf, ranked
 from bnfold.errors import InputError
 
 __all__ = ["RandomFeeds", "random_feeds"]
@@ -41,6 +41,17 @@ _PLAN = (
 # Where a feed is small, chance decides whether a wide draw reaches a clipped branch: more of them.
 _SMALL_ELEMENTS = 4096
 _SMALL_PLAN = (("wide", 1), ("channels", 1), ("wide", 2), ("wide", 1), ("unit", 1))
+# Where a feed is large, each has to earn its time: one row, but for those that show other rows.
+_LARGE_PLAN = (
+    ("normal", 1),
+    ("border", 0),
+    ("wide", 0),
+    ("channels", 0),
+    ("negative", 0),
+    ("unit", 0),
+    ("constant", 1),
+    ("sparse", 0),
+)
 # Without a float among the inputs some kinds are the same.
 _INTEGER_PLAN = (
     ("normal", 1),
@@ -132,7 +143,9 @@ def random_feeds(
 def _plan(drawer: _Drawer, variants: Sequence[Sizes]) -> tuple[_Item, ...]:
     floats = any(is_float(drawer.dtype(spec)) for spec in drawer.openings.tensors)
     kinds: tuple[tuple[str, int], ...] = _PLAN if floats else _INTEGER_PLAN
-    if floats and drawer.openings.elements(variants[-1]) <= _SMALL_ELEMENTS:
+    if floats and drawer.openings.elements(variants[0]) >= LARGE_ELEMENTS:
+        kinds = _LARGE_PLAN
+    elif floats and drawer.openings.elements(variants[-1]) <= _SMALL_ELEMENTS:
         kinds += _SMALL_PLAN
     return tuple(_Item(kind, at) for kind, at in kinds)
 

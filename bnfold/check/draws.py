@@ -163,7 +163,7 @@ def _integers(
     rng: np.random.Generator,
     bounds: tuple[int, int] | None,
 ) -> Array:
-    if bounds is None and hint.is_mask and kind not in {"negative", "wide"}:
+    if bounds is None and hint.is_mask:
         return _flags(kind, shape, rng)
     low, high = bounds or _usual_range(kind, limits, hint)
     low, high = max(low, limits[0]), min(high, limits[1])

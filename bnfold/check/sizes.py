@@ -16,7 +16,7 @@ from bnfold.check.expressions import evaluate, symbols_of
 from bnfold.check.hints import Hint
 from bnfold.check.model import ValueSpec
 
-__all__ = ["Key", "Openings", "Sizes", "leaf", "ranked"]
+__all__ = ["LARGE_ELEMENTS", "Key", "Openings", "Sizes", "leaf", "ranked"]
 
 # A dimension that is not fixed: a symbol, or (input, axis) where it has no name.
 Key = str | tuple[str, int]
@@ -33,8 +33,10 @@ _RANKS = (4, 2, 3, 1, 0, 5)
 _MAX_TRIALS = 60
 _MAX_SEARCHED_ELEMENTS = 2**24
 _MAX_ELEMENTS = 2**28
+# From here on a feed takes long enough for their number to matter: an image of a classifier.
+LARGE_ELEMENTS = 2**16
 # A third size is a luxury: not where inputs are large.
-_MAX_THIRD_ELEMENTS = 2**21
+_MAX_THIRD_ELEMENTS = 2**18
 _MAX_THIRD_TRIALS = 3
 
 
@@ -130,7 +132,7 @@ class Openings:
             key: others
             for key in base
             if second[key] != base[key]
-            and (others := tuple(s for s in _others(base[key]) if s != second[key]))
+            and (others := tuple(s for s in self._others(key, base) if s != second[key]))
         }
         for varied in itertools.islice(self._together(options), 2 * _MAX_THIRD_TRIALS):
             sizes = {**base, **varied}
@@ -139,7 +141,7 @@ class Openings:
         return [base, second]
 
     def _second(self, base: Sizes, runs: Callable[[Sizes], bool]) -> Sizes:
-        options = {key: _others(base[key]) for key in base if len(self._options[key]) > 1}
+        options = {key: self._others(key, base) for key in base if len(self._options[key]) > 1}
         for varied in self._together(options):
             sizes = {**base, **varied}
             if self._fits(sizes) and runs(sizes):
@@ -165,6 +167,12 @@ class Openings:
             if len(inner) > 1:
                 yield {**alike, **turned}
             yield alike
+
+    def _others(self, key: Key, base: Sizes) -> tuple[int, ...]:
+        """Other sizes to try for a dimension; few rows where a row is large."""
+        others = _others(base[key])
+        rows = self._options[key] is _BATCH and self.elements(base) >= LARGE_ELEMENTS
+        return tuple(sorted(others)) if rows else others
 
     def _fits(self, sizes: Sizes) -> bool:
         return self.elements(sizes) <= _MAX_SEARCHED_ELEMENTS

@@ -53,7 +53,9 @@ def test_every_symbol_has_several_sizes_and_the_same_in_all_inputs() -> None:
 def test_size_that_runs_is_found() -> None:
     feeds = feeds_of(IMAGE, only={"H": 224, "W": 224})
     assert {feed.arrays["x"].shape[2:] for feed in feeds} == {(224, 224)}
-    assert {len(feed.arrays["x"]) for feed in feeds} == {1, 2, 3}
+    # Where one row takes time there are few with more.
+    assert sorted(len(feed.arrays["x"]) for feed in feeds) == [1] * 6 + [2] * 2
+    assert {feed.name.split()[0] for feed in feeds} == set(KINDS)
 
 
 def test_feeds_hang_on_the_seed_alone() -> None:
