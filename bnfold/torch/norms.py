@@ -16,7 +16,7 @@ from torch import nn
 from bnfold.graph.index import Node, Value
 from bnfold.graph.plan import Refusal
 from bnfold.graph.sites import Candidate
-from bnfold.report import Reason
+from bnfold.report import Reason, Verdict
 from bnfold.torch.planning import Norm, Setup
 from bnfold.torch.surrogate import Slot, Surrogate
 from bnfold.torch.trace import Call, Datum, Scope, Trace
@@ -68,7 +68,23 @@ class _Finder:
         norms = [norm for norm in self.norms.values() if norm.calls]
         for norm in norms:
             norm.kept = norm.kept or self._shared(norm)
-        return Setup(self.graph, norms, watched)
+        return Setup(self.graph, norms, watched, self._uncalled())
+
+    def _uncalled(self) -> list[Verdict]:
+        """Normalizations that the traces do not reach."""
+        reason = Reason.NO_LINEAR_NEIGHBOUR
+        return [
+            Verdict(
+                self.names[id(part)], "BatchNormalization", "main", _length_of_statistics(part),
+                folded=False, reason=reason, detail="it is not called with the example inputs",
+            )
+            for part in self.module.modules()
+            if _has_statistics(part) and id(part) not in self.norms and self._is_idle(part)
+        ]  # fmt: skip
+
+    def _is_idle(self, part: nn.Module) -> bool:
+        """True if no operator reads what the normalization holds."""
+        return not any(slot.uses or slot.blocked for _, slot in self._slots(part))
 
     def _module(self, part: nn.Module, scope: Scope, calls: list[Call]) -> None:
         """One call of a module that holds statistics."""
@@ -93,7 +109,9 @@ class _Finder:
         self.taken.update(nodes)
         if candidate.nodes[0].attribute("training_mode", 0):
             return
-        if _hooked(part):
+        if any(isinstance(each, torch.jit.ScriptModule) for each in self._path(name)):
+            norm.kept = Refusal(Reason.NO_GAIN, f'"{name}" is part of compiled TorchScript')
+        elif _hooked(part):
             norm.kept = Refusal(Reason.FAN_OUT, f'a hook of "{norm.name}" would be lost with it')
         elif norm.kept is None and not self._only_children_follow(part, nodes, inner):
             norm.kept = _more(norm.name, part)
@@ -101,6 +119,12 @@ class _Finder:
             norm.kept = Refusal(
                 Reason.NO_LINEAR_NEIGHBOUR, f"the {type(part).__name__} is the whole module"
             )
+
+    def _path(self, name: str) -> list[nn.Module]:
+        """The modules that lead to one."""
+        parts = name.split(".")
+        names = (".".join(parts[:count]) for count in range(len(parts) + 1))
+        return [self.modules[each] for each in names if each in self.modules]
 
     def _only_children_follow(self, part: nn.Module, nodes: list[Node], inner: list[Node]) -> bool:
         """Nothing but the norm itself, then its children one after another."""
@@ -161,7 +185,7 @@ class _Finder:
         for name, slot in self._slots(part):
             if slot.blocked is not None and not self._is_frozen_form(norm):
                 return Refusal(Reason.FAN_OUT, f'"{norm.name}.{name}" {slot.blocked}')
-            readers = {use.node for use in slot.uses} - {n for c in norm.calls for n in c.nodes}
+            readers = {use.node for use in slot.uses} - self.taken
             if readers:
                 other = next(iter(readers)).name
                 return Refusal(Reason.FAN_OUT, f'"{norm.name}.{name}" is also read by "{other}"')

@@ -54,11 +54,13 @@ class Setup:
         graph: All traces.
         norms: What may go, in order.
         watched: Values that somebody sees from outside: a hook.
+        others: Verdicts on normalizations that no trace calls.
     """
 
     graph: Surrogate
     norms: list[Norm]
     watched: list[Value] = field(default_factory=list)
+    others: list[Verdict] = field(default_factory=list)
 
 
 @dataclass
@@ -193,7 +195,7 @@ class _Attempt:
             if norm.calls and all(call in self.plans for call in norm.calls)
         }
         verdicts = [self._verdict(norm, norm.key in folded) for norm in self.setup.norms]
-        return Outcome(verdicts, folded, changes)
+        return Outcome([*verdicts, *self.setup.others], folded, changes)
 
     def _verdict(self, norm: Norm, folded: bool) -> Verdict:
         first = norm.calls[0]

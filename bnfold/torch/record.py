@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torch.nn.modules import module as hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bnfold.torch.exported import Raw
 from bnfold.torch.inputs import Example
+from bnfold.torch.results import leaves_of
 from bnfold.torch.trace import Datum, Event, Handle, Scope
 
 __all__ = ["record"]
@@ -48,7 +48,7 @@ def record(module: nn.Module, example: Example) -> tuple[Raw, bool]:
     recorder.arguments(example)
     with torch.inference_mode(), recorder.following(), _Reads(recorder), _Dispatch(recorder):
         result = module(*example.args, **example.kwargs)
-    leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+    leaves = [leaf for _, leaf in leaves_of(result) if isinstance(leaf, torch.Tensor)]
     returned = [recorder.handle(leaf) for leaf in leaves]
     return (recorder.described, recorder.events, returned), recorder.reads_values
 
@@ -66,6 +66,10 @@ class _Recorder:
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):
             datum = self.describe(tensor, name)
             datum.tensor, datum.owner = tensor, name
+        for part in module.modules():
+            for name, value in vars(part).items():
+                if isinstance(value, torch.Tensor) and id(value) not in self.known:
+                    self.describe(value, name).tensor = value
 
     def arguments(self, example: Example) -> None:
         for index, tensor in enumerate(example.tensors()):
@@ -80,8 +84,8 @@ class _Recorder:
         return datum
 
     def handle(self, tensor: torch.Tensor) -> Handle:
-        if id(tensor) not in self.known:  # made outside of what is recorded
-            self.describe(tensor, "constant").tensor = tensor
+        if id(tensor) not in self.known:  # made outside of what is recorded: by NumPy, say
+            self.describe(tensor, "unknown").is_input = True
         return self.known[id(tensor)]
 
     def replace(self, value: Any) -> Any:

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from bnfold.report import CheckReport, OutputComparison
 from bnfold.torch.inputs import Example
+from bnfold.torch.results import leaves_of
 from bnfold.torch.surgery import clone
 
 __all__ = ["Outputs", "agree", "compare", "compare_outputs", "outputs_of", "report_of"]
@@ -34,11 +34,10 @@ LOW = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a module returned: its leaves and their structure."""
+    """What a module returned: its leaves, and their paths."""
 
     names: tuple[str, ...]
     leaves: tuple[Any, ...]
-    form: Any
 
 
 def outputs_of(module: nn.Module, example: Example, seed: int = 0) -> Outputs:
@@ -55,10 +54,9 @@ def outputs_of(module: nn.Module, example: Example, seed: int = 0) -> Outputs:
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         result = module(*example.args, **example.kwargs)
-    pairs, form = pytree.tree_flatten_with_path(result)
-    names = [pytree.keystr(path).strip("[]'.") or f"output{i}" for i, (path, _) in enumerate(pairs)]
+    pairs = leaves_of(result)
     leaves = tuple(v.detach().clone() if isinstance(v, torch.Tensor) else v for _, v in pairs)
-    return Outputs(tuple(names), leaves, form)
+    return Outputs(tuple(name for name, _ in pairs), leaves)
 
 
 @contextmanager

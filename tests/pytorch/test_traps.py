@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402 - needs torch
 from torch.utils import _pytree as pytree  # noqa: E402
 
-from tests.pytorch.traps import TRAPS, Trap, randomized  # noqa: E402
+from tests.pytorch.traps import TRAPS, Trap, Wrapped, randomized  # noqa: E402
 
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
@@ -29,9 +29,9 @@ def inputs_of(shapes: Any, seed: int = 0) -> tuple[Any, ...]:
 
 def assert_agree(one: nn.Module, other: nn.Module, args: tuple[Any, ...], tolerance: float) -> None:
     with torch.no_grad():
-        first = pytree.tree_leaves(copy.deepcopy(one)(*(a.clone() for a in args)))
+        first = pytree.tree_leaves(opened(copy.deepcopy(one)(*(a.clone() for a in args))))
         given = tuple(a.clone() for a in args)
-        second = pytree.tree_leaves(copy.deepcopy(other)(*given))
+        second = pytree.tree_leaves(opened(copy.deepcopy(other)(*given)))
     for before, after in zip(args, given, strict=True):
         assert torch.equal(before, after), "the caller's input was written to"
     assert len(first) == len(second)
@@ -46,6 +46,10 @@ def assert_agree(one: nn.Module, other: nn.Module, args: tuple[Any, ...], tolera
             torch.testing.assert_close(
                 b.double(), a.double(), rtol=0, atol=tolerance * scale, equal_nan=True
             )
+
+
+def opened(result: Any) -> Any:
+    return result.parts if isinstance(result, Wrapped) else result
 
 
 def state(module: nn.Module) -> dict[str, bytes]:

@@ -468,6 +468,43 @@ def masked(m: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
     return m.bn(y if mask is None else y * mask)
 
 
+class Wrapped:
+    """A result that torch knows nothing of."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.parts = parts
+
+
+def wrapped(m: Any, x: Tensor) -> Wrapped:
+    return Wrapped(y=m.bn(m.conv(x)), n=3)
+
+
+def wrapped_inner(m: Any, x: Tensor) -> Wrapped:
+    y = m.conv(x)
+    return Wrapped(y=m.bn(y), raw=y)
+
+
+def through_numpy(m: Any, x: Tensor) -> Tensor:
+    y = m.conv(x)
+    factor = torch.from_numpy(1.0 + x.detach().numpy().mean(keepdims=True))
+    return m.last(m.bn(y * factor).relu())
+
+
+def numbers(m: Any, x: Tensor) -> Tensor:
+    """Not for torch.export, and no branch depends on it."""
+    return m.body(x) * float(x.mean())
+
+
+def uncalled(m: Any, x: Tensor) -> Tensor:
+    return m.bn(m.conv(x))
+
+
+def tied_gamma() -> nn.Module:
+    module = sequence(conv(), bn(), conv(4, 4), bn())()
+    module[3].weight = module[1].weight
+    return module
+
+
 class Accumulates(nn.Module):
     """A buffer that changes with each call."""
 
@@ -577,6 +614,14 @@ TRAPS: dict[str, Trap] = {
     "dict-outputs": Trap(body(dicts, **ONE), folded=("bn",)),
     "returns-inner": Trap(body(returns_inner, **ONE), kept={"bn": "graph_output"}),
     "optional-argument": Trap(body(masked, **ONE), folded=("bn",)),
+    "unknown-result": Trap(body(wrapped, **ONE), folded=("bn",)),
+    "unknown-result-with-inner": Trap(body(wrapped_inner, **ONE), kept={"bn": "graph_output"}),
+    "through-numpy": Trap(
+        body(through_numpy, **ONE, last=conv(4, 2)), kept={"bn": "graph_output"}
+    ),
+    "reads-a-number": Trap(body(numbers, body=sequence(conv(), bn(), nn.ReLU)), folded=("body.1",)),
+    "uncalled": Trap(body(uncalled, **ONE, aux=bn()), folded=("bn",), kept={"aux": "no_linear_neighbour"}),
+    "tied-gamma": Trap(tied_gamma, folded=("1", "3")),
     # axes
     "linear-bn": Trap(sequence(linear(6, 4, bias=False), bn1(4)), ((3, 6),), ("1",)),
     "linear-L-equals-C": Trap(
