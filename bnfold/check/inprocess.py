@@ -22,22 +22,25 @@ it optimizes nothing, so that there is one report.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bnfold.check.compare import Tolerance
 from bnfold.check.data import save_feed
 from bnfold.check.feeds import Feed, apply_shapes
 from bnfold.check.hints import Hints, find_hints
+from bnfold.check.localize import localize
 from bnfold.check.model import Model, interface_difference, open_model
 from bnfold.check.pairs import NOT_COMPARABLE, Pair, open_pair
-from bnfold.check.providers import resolve_provider
+from bnfold.check.providers import CUDA, provider_name, resolve_provider
 from bnfold.check.request import Request
 from bnfold.check.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, RunError
 from bnfold.check.source import FeedSource
+from bnfold.check.tf32 import measure_tf32
+from bnfold.check.tolerances import load_tolerances
 from bnfold.check.verify import different, verify
 from bnfold.errors import InputError, ModelError
 from bnfold.progress import Progress
-from bnfold.report import CheckReport
+from bnfold.report import CheckReport, Localization
 
 __all__ = ["run_check"]
 
@@ -59,9 +62,10 @@ def run_check(
     names = list(dict.fromkeys(map(resolve_provider, request.providers)))
     reference = open_model(request.reference, "reference")
     candidate = open_model(request.candidate, "candidate")
+    outputs = [spec.name for spec in reference.outputs]
+    rules = _rules(request, outputs)
     why = interface_difference(reference, candidate)
     if why is not None:
-        outputs = [spec.name for spec in reference.outputs]
         for name in names:
             for level in dict.fromkeys((UNOPTIMIZED, request.level)):
                 learned(different(outputs, name, level, why))
@@ -70,37 +74,48 @@ def run_check(
     for name in names:
         progress(f"{name}: loading the reference")
         pair = open_pair(reference, candidate, name, request.level)
-        reports, rejected = _verify(pair, request, progress)
+        feeds, hints = _prepare(pair, request)
+        reports, rejected = verify(
+            pair,
+            feeds,
+            hints,
+            tolerance=rules,
+            seed=request.seed,
+            progress=progress,
+            oracle=request.oracle,
+        )
         warnings: tuple[str, ...] = ()
         if rejected is not None and saved is None and request.failing_feed is not None:
             saved, warnings = _save(rejected, request.failing_feed)
+        found: Localization | None = None
+        if request.localize and rejected is not None:
+            level = next(report.level for report in reports if not report.equivalent)
+            found = localize(pair, rejected, hints, level=level, seed=request.seed, tell=progress)
         for report in reports:
+            rounded = None
+            if request.tf32 and provider_name(name) == CUDA:
+                progress(f"{name}: measuring TF32 at level {report.level}")
+                rounded = measure_tf32(pair, report.level, feeds, hints, request.seed)
             learned(
                 dataclasses.replace(
                     report,
                     nodes=pair.nodes,
+                    tf32=rounded,
+                    localization=None if report.equivalent else found,
                     failing_feed=None if report.equivalent else saved,
                     warnings=(*report.warnings, *warnings),
                 )
             )
 
 
-def _verify(
-    pair: Pair, request: Request, progress: Progress
-) -> tuple[list[CheckReport], Feed | None]:
-    feeds, hints = _prepare(pair, request)
-    rule = None
+def _rules(request: Request, outputs: Sequence[str]) -> dict[str, Tolerance]:
+    """Return a caller's tolerances by output name: those of the file, else the general one."""
+    rules: dict[str, Tolerance] = {}
     if request.rtol is not None and request.atol is not None:
-        rule = Tolerance(request.rtol, request.atol)
-    return verify(
-        pair,
-        feeds,
-        hints,
-        tolerance=rule,
-        seed=request.seed,
-        progress=progress,
-        oracle=request.oracle,
-    )
+        rules = dict.fromkeys(outputs, Tolerance(request.rtol, request.atol))
+    if request.tolerances is not None:
+        rules |= load_tolerances(request.tolerances, outputs)
+    return rules
 
 
 def _save(feed: Feed, path: str) -> tuple[str | None, tuple[str, ...]]:

@@ -114,7 +114,7 @@ def _agreement(checks: Checks) -> Table:
 
 
 def _oracle(checks: Checks) -> Table:
-    table = columns("level", "in float64", "reference off", "candidate off", "nearer", "")
+    table = columns("level", "in float64", "reference", "candidate", "nearer", "")
     for check in checks:
         for output in check.outputs:
             opinion = output.oracle
