@@ -103,3 +103,21 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert "in PyTorch: 3 folded, 0 kept" in result.stdout
     assert f"{target}: 3 folded, 0 kept" in result.stdout
     assert target.is_file()
+
+
+@pytest.mark.parametrize("name", ["resnet", "shufflenet", "levit", "unet", "pointnet", "mlp"])
+def test_a_recorded_run_tells_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(torch.export, "export", refuses)
+    module, batch, left = build(name)
+    folded, report = bnfold.torch.fold(module, batch)
+    assert norms_in(folded) == left, report.to_dict()["sites"]
+
+
+@pytest.mark.parametrize("name", ["resnet", "dcgan", "quartznet", "resnet-3d", "mlp"])
+def test_an_input_is_guessed(name: str) -> None:
+    module, _, left = build(name)
+    folded, _ = bnfold.torch.fold(module)
+    assert norms_in(folded) == left
