@@ -180,8 +180,10 @@ def test_power(net: str, wide: bool, half: bool) -> None:
     ]
     missed = []
     for bug in BUGS:
-        # Without the epsilon a float16 weight is often the same number.
-        fault = None if half and bug == "epsilon" else planted(model, bug, seed)
+        # In float16 these two are of the size of what rounding the weights once does: without the
+        # epsilon most of them are the same numbers, and a hundredth of a sigma is a few ulp.
+        too_small = half and bug in {"epsilon", "mean"}
+        fault = None if too_small else planted(model, bug, seed)
         if fault is not None and not rejected(check(model, wrong_fold(fault, bug))):
             missed.append((bug, fault.where))
     logging.disable(logging.NOTSET)
