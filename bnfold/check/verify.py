@@ -27,7 +27,8 @@ from bnfold.check.pairs import Pair
 from bnfold.check.runtime import runtime_name
 from bnfold.check.sessions import UNOPTIMIZED, RunError, Runner, Value
 from bnfold.check.tally import Tally
-from bnfold.errors import InputError
+from bnfold.errors import InputError, ModelError, ProviderError
+from bnfold.progress import Step
 from bnfold.report import CheckReport
 
 __all__ = ["different", "verify"]
@@ -253,11 +254,12 @@ def _first_round(
     candidates = [_try_open(pair, pair.candidate, level) for level in pair.levels]
     optimized = _try_open(pair, pair.reference, pair.levels[1]) if len(pair.levels) > 1 else None
     cases: list[_Case] = []
+    refusals: list[RunError] = []
     start = time.monotonic()
     for index, feed in enumerate(feeds):
         total = length_hint(feeds)
         of = f" of {total}" if total else ""
-        tell(f"{pair.provider}: feed {index + 1}{of}, {feed.name}")
+        tell(Step(f"{pair.provider}: feed {index + 1}{of}, {feed.name}", index, total or None))
         if index >= _LEAST_FEEDS and not feed.given and time.monotonic() - start > _PATIENCE:
             for tally in tallies:
                 tally.warn(f"the models are slow: {index}{of} feeds were compared")
@@ -265,11 +267,16 @@ def _first_round(
         try:
             used, values = _run_within_range(pair.truth, feed, hints)
         except RunError as error:
-            if feed.given:
+            if feed.given and not error.out_of_memory:
                 message = f"{feed.name}: the reference does not run on it: {error}"
                 raise InputError(message) from error
+            refusals.append(error)
             continue
         outcomes = [_try_run(runner, used) for runner in candidates]
+        exhausted = [o for o in outcomes if isinstance(o, RunError) and o.out_of_memory]
+        if exhausted:
+            refusals += exhausted
+            continue
         case = _Case(
             index,
             used,
@@ -285,7 +292,36 @@ def _first_round(
         if not case.doubtful():
             case.forget()
         cases.append(case)
+    _account_for(refusals, pair, tallies, compared=len(cases))
     return cases
+
+
+def _account_for(
+    refusals: Sequence[RunError], pair: Pair, tallies: Sequence[Tally], *, compared: int
+) -> None:
+    """Say which feeds were left out for want of memory; where none is left, nothing is proved.
+
+    Raises:
+        ProviderError: No feed fits into the memory of the device.
+        ModelError: The reference runs on none of them.
+    """
+    exhausted = [error for error in refusals if error.out_of_memory]
+    if compared:
+        for tally in tallies if exhausted else ():
+            count = len(exhausted)
+            tally.warn(f"{count} feeds were left out: {pair.provider} has no memory for them")
+        return
+    if exhausted:
+        raise ProviderError(
+            f"{pair.reference.label}: no feed fits into the memory of {pair.provider}: "
+            f"{exhausted[0]}",
+            hint="ask for smaller inputs with --input or --dim",
+        )
+    why = f": {refusals[0]}" if refusals else ""
+    raise ModelError(
+        f"{pair.reference.label}: the original itself ran on none of the inputs{why}",
+        hint="give values with --data",
+    )
 
 
 def _glimpses(values: Sequence[Value], outcome: list[Value] | RunError) -> list[Glimpse]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 from check_pairs import layers, network, planted, text
 from onnx import numpy_helper
 
-from bnfold.check import check
+from bnfold.check import check, pairs
 from bnfold.check.data import load_feeds, save_feed
 from bnfold.check.drawing import random_feeds
 from bnfold.check.draws import KINDS
 from bnfold.check.feeds import Feed, apply_shapes
 from bnfold.check.hints import find_hints
-from bnfold.check.model import open_model
-from bnfold.errors import InputError
+from bnfold.check.model import Model, open_model
+from bnfold.check.request import Request
+from bnfold.check.sessions import OrtRunner, RunError
+from bnfold.errors import InputError, ProviderError
+from bnfold.report import CheckReport
 
 IMAGE = text("g (float[N,3,H,W] x, float[N,K] z) => (float[N,3,H,W] y) { y = Relu(x) }")
 IDS = text(
@@ -246,3 +250,42 @@ def test_progress_tells_each_feed() -> None:
     assert len(feeds) == first.feeds
     assert feeds[0].startswith("CPUExecutionProvider: feed 1 of ")
     assert lines[0] == "CPUExecutionProvider: loading the reference"
+
+
+class Exhausted(OrtRunner):
+    """A runtime that has memory for some rows only, if a model's label has a word in it."""
+
+    rows = 2
+    only = ""
+
+    def __init__(self, model: Model, *arguments: Any, **more: Any) -> None:
+        super().__init__(model, *arguments, **more)
+        self.limited = self.only in model.label
+
+    def run(self, arrays: Mapping[str, Any]) -> list[Any]:
+        if self.limited and any(len(value) > self.rows for value in arrays.values()):
+            raise RunError("Failed to allocate memory for requested buffer", out_of_memory=True)
+        return super().run(arrays)
+
+
+def compared(monkeypatch: pytest.MonkeyPatch, *, rows: int, only: str = "") -> list[CheckReport]:
+    monkeypatch.setattr(Exhausted, "rows", rows)
+    monkeypatch.setattr(Exhausted, "only", only)
+    monkeypatch.setattr(pairs, "OrtRunner", Exhausted)
+    reports: list[CheckReport] = []
+    data = IDS.SerializeToString()
+    Request(data, data).run(progress=lambda _: None, learned=reports.append)
+    return reports
+
+
+@pytest.mark.parametrize("only", ["", "candidate"])
+def test_feeds_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch, only: str) -> None:
+    for report in compared(monkeypatch, rows=2, only=only):
+        assert report.equivalent
+        assert report.feeds > 0
+        assert any("no memory for them" in warning for warning in report.warnings)
+
+
+def test_nothing_that_fits_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ProviderError, match="no feed fits into the memory"):
+        compared(monkeypatch, rows=0, only="candidate")
