@@ -202,6 +202,7 @@ def _find(
             left -= 1
             error = attempt(drawer.feed(_Item("normal", 0), sizes, 0))
             if error is None:
+                drawer.loosen(sizes, attempt)
                 return drawer, sizes
             first_error = first_error or error
     shown = ", ".join(f"'{spec.name}'" for spec in specs)
@@ -227,13 +228,24 @@ class _Drawer:
         self._specs = specs
         self._hints = hints
         self._seed = seed
-        self._integer_mode, self._float_mode = mode
+        integers, floats = mode
+        self._modes = {
+            tensor.name: floats if is_float(self.dtype(tensor)) else integers
+            for tensor in openings.tensors
+        }
         self._tame = False
+
+    def loosen(self, sizes: Sizes, attempt: Callable[[Feed], str | None]) -> None:
+        """Draw every input freely that need not be what the others have to be."""
+        for name, mode in self._modes.items():
+            if mode != "normal":
+                self._modes[name] = "normal"
+                if attempt(self.feed(_Item("normal", 0), sizes, 0)) is not None:
+                    self._modes[name] = mode
 
     def tame(self, sizes: Sizes, attempt: Callable[[Feed], str | None]) -> None:
         """Keep integers in their usual range if the reference refuses others: they are names."""
-        tensors = self.openings.tensors
-        if self._integer_mode == "normal" and any(not is_float(self.dtype(t)) for t in tensors):
+        if any(not is_float(self.dtype(tensor)) for tensor in self.openings.tensors):
             self._tame = any(
                 attempt(self.feed(_Item(kind, 0), sizes, index)) is not None
                 for index, kind in enumerate(_WILD)
@@ -260,7 +272,9 @@ class _Drawer:
 
             arrays[spec.name] = self._value(spec, item, draw, length)
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in arrays.items())
-        return Feed(f"{item.kind} ({shown})", arrays)
+        # Where no input is free the kinds are all the same.
+        kind = item.kind if "normal" in self._modes.values() else next(iter(self._modes.values()))
+        return Feed(f"{kind} ({shown})", arrays)
 
     def _value(self, spec: ValueSpec, item: _Item, draw: Callable[[], Value], length: int) -> Value:
         match spec.kind:
@@ -285,7 +299,7 @@ class _Drawer:
         rng: np.random.Generator,
     ) -> Value:
         hint, dtype = self._hints[tensor.name], self.dtype(tensor)
-        mode = self._float_mode if is_float(dtype) else self._integer_mode
+        mode = self._modes[tensor.name]
         if mode == "normal":
             uses = [scene.of(use) for use in hint.uses]
             values = parameter(uses, shape, rng)

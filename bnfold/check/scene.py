@@ -6,7 +6,6 @@ the indices of a Gather. Which values are valid hangs on the shape of what the o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -132,12 +131,7 @@ class UseInScene:
         """An attribute of the node; empty if it is not there."""
         return next((tuple(a.ints) for a in self.node.attribute if a.name == name), ())
 
-    def axis(self, default: int, *, of: int = 0) -> int | None:
-        """The size of the axis that the attribute ``axis`` names, or None."""
-        dims, axis = self.dims(of), self.integer("axis", default)
+    def axis(self, default: int) -> int | None:
+        """The size of the first input's axis that the attribute ``axis`` names, or None."""
+        dims, axis = self.dims(0), self.integer("axis", default)
         return dims[axis] if dims is not None and -len(dims) <= axis < len(dims) else None
-
-    def elements(self, position: int) -> int | None:
-        """The number of elements of the node's input, or None."""
-        dims = self.dims(position)
-        return None if dims is None else math.prod(dims)

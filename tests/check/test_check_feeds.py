@@ -314,6 +314,24 @@ def test_types_that_numpy_does_not_have(name: str) -> None:
     assert second.equivalent
 
 
+def test_only_inputs_that_have_to_be_tame_are() -> None:
+    proto = text(
+        "g (float[N,4] x, float[1,3] p) => (float[N,4] y, float[1,3] z) { "
+        "y = Relu(x)\n z = Relu(p) }"
+    )
+    opened = open_model(proto, "reference")
+    hints = find_hints(opened.skeleton.proto, ["x", "p"])
+
+    def attempt(feed: Feed) -> str | None:
+        values = feed.arrays["p"]
+        return None if values.min() >= 0 and values.max() <= 1 else "p is no probability"
+
+    feeds = random_feeds(opened.inputs, hints, 0, attempt)
+    assert all(0 <= feed.arrays["p"].min() <= feed.arrays["p"].max() <= 1 for feed in feeds)
+    assert min(feed.arrays["x"].min() for feed in feeds) < -100
+    assert {feed.name.split()[0] for feed in feeds} == set(KINDS)
+
+
 # --- how many, and which ---
 
 IMAGE = text("g (float[N,3,H,W] x) => (float[N,3,H,W] y) { y = Relu(x) }")
