@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import tempfile
+import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -175,9 +175,7 @@ def _exported(
 
 def _save(program: ExportedProgram, target: Path) -> None:
     """Write beside the target, and move into place when whole."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".bnfold-", suffix=".pt2")
-    os.close(handle)
-    staged = Path(name)
+    staged = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.pt2")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -186,9 +184,10 @@ def _save(program: ExportedProgram, target: Path) -> None:
         os.umask(mask)
         staged.chmod(target.stat().st_mode if target.exists() else 0o666 & ~mask)
         staged.replace(target)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         raise InputError(
-            f"{target}: cannot be written: {error.strerror}", hint="choose another place with -o"
+            f"{target}: cannot be written: {reason_of(error)}",
+            hint="is there room, and may you write there? -o chooses another place",
         ) from error
     finally:
         staged.unlink(missing_ok=True)

@@ -211,7 +211,7 @@ class _Attempt:
         refusal = norm.kept or next(self.refusals[call] for call in norm.calls)
         return Verdict(
             norm.name, "BatchNormalization", "main", first.channels, folded=False,
-            reason=refusal.reason, detail=refusal.detail,
+            reason=refusal.reason, detail=refusal.detail.replace(_PROTECTED, _WATCHED),
         )  # fmt: skip
 
     def _final(self, nodes: Sequence[Node]) -> Iterator[str]:
@@ -223,6 +223,10 @@ class _Attempt:
                 yield node.name
             else:
                 yield from self._final(plan.into)
+
+
+_PROTECTED = "is named outside the nodes"
+_WATCHED = "is seen by a hook, or by code that looks at values"
 
 
 class _Limits:

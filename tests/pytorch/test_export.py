@@ -207,6 +207,17 @@ def test_bad_input(arguments: tuple[str, ...], code: int, said: str, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file: no space left")
+
+    monkeypatch.setattr(torch.export, "save", full)
+    result = bnfold_optimize(MODELS / "digits.pt2", "-o", tmp_path / "x.pt2")
+    assert result.exit_code == 2
+    assert "x.pt2: cannot be written: RuntimeError: PytorchStreamWriter failed" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_torch_the_command_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
