@@ -17,7 +17,7 @@ from check_pairs import text
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.check import check
-from bnfold.check.data import load_feeds
+from bnfold.check.data import load_feeds, save_feed
 from bnfold.check.feeds import Feed
 from bnfold.check.model import ValueSpec, open_model
 from bnfold.errors import InputError
@@ -139,6 +139,35 @@ def test_one_feed_at_a_time_is_in_memory(tmp_path: Path, suffix: str) -> None:
     tracemalloc.stop()
     assert count == 40
     assert peak < stack.nbytes / 5
+
+
+@pytest.mark.parametrize("kind", ["npz", "saved", "npy", "json", "pb"])
+def test_damaged_files_are_one_line(tmp_path: Path, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"f.{'npz' if kind == 'saved' else kind}"
+    if kind == "npz":
+        np.savez_compressed(path, x=np.stack([X, X]))
+    elif kind == "saved":
+        save_feed(Feed("f", {"x": X}, expected={"y": X}), path)
+    elif kind == "npy":
+        np.save(path, np.stack([X, X]))
+    elif kind == "json":
+        path.write_text(json.dumps([{"x": polygraphy(X)}]))
+    else:
+        path = write_set(tmp_path / "set", [X]) / "input_0.pb"
+    whole = path.read_bytes()
+    messages = []
+    for trial in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 3):
+            damaged[place] ^= 1 << int(rng.integers(0, 8))
+        path.write_bytes(damaged[: None if trial % 3 else int(rng.integers(0, len(whole)))])
+        try:
+            read(path.parent if kind == "pb" else path)
+        except InputError as error:
+            messages.append(error.message)
+    assert len(messages) > 30
+    assert not any("\n" in message for message in messages)
 
 
 # --- types ---

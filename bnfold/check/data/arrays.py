@@ -12,14 +12,13 @@ from typing import IO, Any
 import numpy as np
 
 from bnfold.check.data.encoding import MANIFEST, decode_feed
-from bnfold.check.data.raw import LazyArray, Raw
+from bnfold.check.data.raw import READ_ERRORS, LazyArray, Raw
 from bnfold.check.model import Array
 from bnfold.errors import InputError
 
 __all__ = ["read_npy", "read_npz"]
 
 _STRINGS = "save text as an array of str, and everything else without pickle"
-_ERRORS = (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile, NotImplementedError)
 
 
 class _Member:
@@ -99,7 +98,7 @@ def read_npy(path: Path) -> Raw:
     """
     try:
         return Raw(str(path), {"": _File(path)})
-    except (*_ERRORS, KeyError, TypeError) as error:
+    except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
 
@@ -121,7 +120,7 @@ def read_npz(path: Path, names: list[str]) -> Raw:
         for name in set(names) & set(arrays) or {""} & set(arrays):
             values[name] = _Member(path, arrays[name])
         return Raw(str(path), values)
-    except (*_ERRORS, KeyError, TypeError) as error:
+    except READ_ERRORS as error:
         raise _unreadable(path, error) from error
 
 

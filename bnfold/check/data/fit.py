@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from bnfold.check.data.raw import LazyArray, Raw
+from bnfold.check.data.raw import READ_ERRORS, LazyArray, Raw
 from bnfold.check.draws import is_extended, numpy_dtype
 from bnfold.check.feeds import Feed
 from bnfold.check.model import Array, ValueSpec
@@ -22,7 +20,6 @@ from bnfold.errors import InputError
 
 __all__ = ["feeds_from"]
 
-_READ_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 _finfo: Any = ml_dtypes.finfo
 _iinfo: Any = ml_dtypes.iinfo
 
@@ -87,7 +84,7 @@ def _count(raw: Raw, value: Value, spec: ValueSpec) -> int:
     shape = getattr(value, "shape", None)
     if not raw.may_stack or spec.kind != "tensor" or spec.shape is None or shape is None:
         return 1
-    if len(shape) == len(spec.shape) + 1 and _fits(shape[1:], spec.shape):
+    if _is_stack(raw, value, spec):
         return int(shape[0])
     return shape[0] // rows if (rows := _rows(shape, spec)) is not None else 1
 
@@ -110,20 +107,29 @@ def _fits(shape: Sequence[int], declared: Sequence[int | str | None]) -> bool:
 
 def _parts(raw: Raw, value: Value, spec: ValueSpec, count: int) -> Iterator[Value]:
     """Yield a value for each feed."""
+    if count == 1 and not _is_stack(raw, value, spec):
+        (whole,) = _blocks(raw, value, spec, None)
+        yield from itertools.repeat(_fit(raw.label, whole, spec))
+    else:
+        rows = _rows(value.shape, spec)
+        for block in _blocks(raw, value, spec, rows or 1):
+            yield _fit(raw.label, block if rows else block[0], spec)
+
+
+def _blocks(raw: Raw, value: Value, spec: ValueSpec, rows: int | None) -> Iterator[Value]:
+    """Yield a value that many rows at a time, or the whole of it; read it if it lies in a file."""
     lazy: LazyArray | None = value if _is_lazy(value) else None
     try:
-        if count == 1 and not _is_stack_of_one(raw, value, spec):
-            whole = value if lazy is None else lazy.whole()
-            yield from itertools.repeat(_fit(raw.label, whole, spec))
-            return
-        rows = _rows(value.shape, spec)
-        step = rows or 1
-        blocks = lazy.blocks(step) if lazy is not None else _cut(value, step)
-        for block in blocks:
-            yield _fit(raw.label, block if rows else block[0], spec)
-    except _READ_ERRORS as error:
+        if rows is None:
+            yield value if lazy is None else lazy.whole()
+        elif lazy is not None:
+            yield from lazy.blocks(rows)
+        else:
+            yield from _cut(value, rows)
+    except READ_ERRORS as error:
         raise InputError(
-            f"{raw.label}: '{spec.name}' is not readable ({' '.join(str(error).split())})"
+            f"{raw.label}: '{spec.name}' is not readable ({' '.join(str(error).split())})",
+            hint="the file is damaged",
         ) from error
 
 
@@ -131,7 +137,8 @@ def _is_lazy(value: Value) -> bool:
     return hasattr(value, "blocks") and hasattr(value, "whole")
 
 
-def _is_stack_of_one(raw: Raw, value: Value, spec: ValueSpec) -> bool:
+def _is_stack(raw: Raw, value: Value, spec: ValueSpec) -> bool:
+    """True if an array has one axis more than declared: a feed for each of its rows."""
     shape = getattr(value, "shape", None)
     return (
         raw.may_stack

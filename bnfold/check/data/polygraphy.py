@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.check.data.raw import Raw
+from bnfold.check.data.raw import READ_ERRORS, Raw
 from bnfold.check.model import Array
 from bnfold.errors import InputError
 
@@ -34,7 +34,7 @@ def read_polygraphy(path: Path) -> Iterator[Raw]:
     """
     try:
         content: Any = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except READ_ERRORS as error:
         raise _unreadable(path, str(error)) from error
     several = isinstance(content, list)
     feeds = content if isinstance(content, list) else [content]
@@ -45,7 +45,7 @@ def read_polygraphy(path: Path) -> Iterator[Raw]:
             raise _unreadable(path, "it holds no inputs")
         try:
             values = {name: _array(value) for name, value in feed.items()}
-        except (ValueError, TypeError, KeyError, EOFError, ImportError) as error:
+        except (*READ_ERRORS, ImportError) as error:
             raise _unreadable(path, str(error)) from error
         yield Raw(f"{path} [{index}]" if several else str(path), values)
 

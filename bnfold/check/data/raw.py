@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,13 @@ import numpy as np
 from bnfold.check.model import Array
 from bnfold.check.sessions import Value
 
-__all__ = ["LazyArray", "Raw", "natural"]
+__all__ = ["READ_ERRORS", "LazyArray", "Raw", "natural"]
+
+READ_ERRORS = (
+    *(OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(ValueError, TypeError, KeyError, SyntaxError, OverflowError, RuntimeError),
+)
+"""What comes out of the readers of damaged archives and arrays."""
 
 
 class LazyArray(Protocol):
