@@ -59,6 +59,8 @@ def ort_value(array: Array) -> Any:
 def _array(value: Any) -> Array:
     if not (value.is_tensor() and _EXTENDED.fullmatch(value.data_type())):
         return np.asarray(value.numpy())
+    if value.device_name().lower() != "cpu":
+        raise RuntimeError(f"an output of type {value.data_type()} stayed on the device")
     content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
     tensor = TensorProto(data_type=value.element_type(), dims=value.shape(), raw_data=content)
     return numpy_helper.to_array(tensor)
