@@ -158,7 +158,8 @@ def rounded_otherwise(values: Array, rng: np.random.Generator) -> Array:
     steps = np.zeros(8, unsigned)
     steps[:2] = 1, np.iinfo(unsigned).max
     if bits.size and np.all(bits == bits.flat[0]):
-        moved = bits + 2 * steps[int(key) & 1]
+        # Arrays wrap around silently, single numbers do not.
+        moved = bits + (steps << unsigned.type(1))[int(key) & 1 : (int(key) & 1) + 1]
     else:
         mixed = (bits ^ (bits >> 32) if unsigned.itemsize == 8 else bits).astype(np.uint32)
         for number in (factor, 0x846CA68B):

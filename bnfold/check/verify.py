@@ -12,10 +12,10 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import length_hint
 
-from bnfold.check.compare import HOPELESS, Finding, Tolerance, Truth, failure, fits_range
+from bnfold.check.case import Case
+from bnfold.check.compare import HOPELESS, Tolerance, Truth, failure, fits_range
 from bnfold.check.feeds import Feed, milder
 from bnfold.check.glimpse import Glimpse, Opinion, glimpse, opinions
 from bnfold.check.hints import Hint
@@ -36,6 +36,8 @@ __all__ = ["different", "verify"]
 # Drawn feeds beyond the first few are given up after this many seconds.
 _PATIENCE = 120.0
 _LEAST_FEEDS = 3
+# Of more feeds than these, only those that may be rejected stay in memory.
+_KEPT_CASES = 16
 # How often a feed that overflows is made weaker before it is taken as it is.
 _WEAKENINGS = 6
 # After this many neighbours with moved weights, a difference of this many times what is allowed
@@ -62,80 +64,6 @@ def different(
         warnings=warnings,
         detail=why,
     )
-
-
-@dataclass
-class _Case:
-    """One feed: what every model computed, and what follows.
-
-    Attributes:
-        index: Position of the feed.
-        feed: The values.
-        truths: The reference's outputs at the first level (R0) with their noise.
-        candidates: The candidate's outputs (C0, C1), or why there are none, for each level.
-        own: The reference's outputs at the second level (R1), or why there are none; None where
-            there is one level.
-        rules: A caller's rule for each output, or None for the noise rule.
-        glimpses: Each output at each level.
-        opinions: What expected outputs say, at each level.
-    """
-
-    index: int
-    feed: Feed
-    truths: list[Truth]
-    candidates: list[list[Value] | RunError]
-    own: list[Value] | RunError | None
-    rules: Sequence[Tolerance | None]
-    glimpses: list[list[Glimpse]]
-    opinions: list[list[Opinion]]
-    findings: list[list[Finding]] = field(default_factory=list)
-    changes: list[Finding] = field(default_factory=list)
-
-    def learn(self, neighbours: Iterable[list[Value]]) -> None:
-        """Take in the outputs of neighbours of the reference, and judge again."""
-        for outputs in neighbours:
-            for truth, value in zip(self.truths, outputs, strict=True):
-                truth.add_neighbour(value)
-        self.findings = [
-            self._judge(outcome, second=level > 0) for level, outcome in enumerate(self.candidates)
-        ]
-        if isinstance(self.own, list):
-            self.changes = self._compare(self.truths, self.own)
-
-    def _judge(self, outcome: list[Value] | RunError, *, second: bool) -> list[Finding]:
-        if isinstance(outcome, RunError):
-            return [failure(f"the candidate does not run: {outcome}")] * len(self.truths)
-        findings = self._compare(self.truths, outcome)
-        if not second or not isinstance(self.own, list):
-            return findings
-        rebased = [t.rebased(value) for t, value in zip(self.truths, self.own, strict=True)]
-        return [
-            min(either, key=lambda finding: finding.severity)
-            for either in zip(findings, self._compare(rebased, outcome), strict=True)
-        ]
-
-    def _compare(self, truths: Sequence[Truth], values: Sequence[Value]) -> list[Finding]:
-        return [
-            truth.compare(value, rule)
-            for truth, value, rule in zip(truths, values, self.rules, strict=True)
-        ]
-
-    def doubtful(self, hopeless: float = HOPELESS) -> bool:
-        """True if a rejection could turn out to be noise."""
-        compared = [
-            part
-            for outcome, part in zip(self.candidates, self.findings, strict=True)
-            if isinstance(outcome, list)
-        ]
-        return any(
-            finding.doubtful(hopeless) for part in (*compared, self.changes) for finding in part
-        )
-
-    def forget(self) -> None:
-        """Let go of the outputs once the findings are final; only failures to run are kept."""
-        self.truths = []
-        self.candidates = [[] if isinstance(o, list) else o for o in self.candidates]
-        self.own = self.own if isinstance(self.own, RunError) else None
 
 
 def verify(
@@ -204,7 +132,7 @@ def verify(
     return reports, worst[1] if worst else None
 
 
-def _excuse(pair: Pair, cases: Sequence[_Case], names: Sequence[str], seed: int) -> None:
+def _excuse(pair: Pair, cases: Sequence[Case], names: Sequence[str], seed: int) -> None:
     """Let few differences pass where rounding decides by a jump, and say so."""
     for case in cases[:_MAX_EXCUSED]:
         failed = [part for findings in case.findings for part in findings if not part.equivalent]
@@ -228,7 +156,7 @@ def _all_pass(tallies: Sequence[Tally]) -> bool:
 
 
 def _second_opinion(
-    pair: Pair, cases: Sequence[_Case], noise: NoiseSource, seed: int
+    pair: Pair, cases: Sequence[Case], noise: NoiseSource, seed: int
 ) -> Objection | None:
     positions = {id(case.feed): case.index for case in cases}
     return object_to(
@@ -249,11 +177,11 @@ def _first_round(
     noise: NoiseSource,
     tallies: Sequence[Tally],
     tell: Callable[[str], None],
-) -> list[_Case]:
+) -> list[Case]:
     tell(f"{pair.provider}: loading the models at level {' and '.join(pair.levels)}")
     candidates = [_try_open(pair, pair.candidate, level) for level in pair.levels]
     optimized = _try_open(pair, pair.reference, pair.levels[1]) if len(pair.levels) > 1 else None
-    cases: list[_Case] = []
+    cases: list[Case] = []
     refusals: list[RunError] = []
     start = time.monotonic()
     for index, feed in enumerate(feeds):
@@ -277,7 +205,7 @@ def _first_round(
         if exhausted:
             refusals += exhausted
             continue
-        case = _Case(
+        case = Case(
             index,
             used,
             [Truth(value) for value in values],
@@ -289,10 +217,14 @@ def _first_round(
             [_opinions(pair, used, values, o) if used is feed else [] for o in outcomes],
         )
         case.learn(noise.first(used, index))
-        if not case.doubtful():
+        settled = not case.doubtful()
+        if settled:
             case.forget()
-        cases.append(case)
-    _account_for(refusals, pair, tallies, compared=len(cases))
+        if settled and case.passes and len(cases) >= _KEPT_CASES:
+            _enter(case, tallies)
+        else:
+            cases.append(case)
+    _account_for(refusals, pair, tallies, compared=tallies[0].feeds + len(cases))
     return cases
 
 
@@ -352,7 +284,7 @@ def _ask_oracle(pair: Pair, tally: Tally) -> None:
                 tally.oracle[name] = opinion
 
 
-def _second_round(cases: Sequence[_Case], noise: NoiseSource, tell: Callable[[str], None]) -> None:
+def _second_round(cases: Sequence[Case], noise: NoiseSource, tell: Callable[[str], None]) -> None:
     doubtful = [case for case in cases if case.truths and case.doubtful()]
     for case in doubtful:
         tell(f"looking closer at {case.feed.name}")
@@ -370,7 +302,7 @@ def _second_round(cases: Sequence[_Case], noise: NoiseSource, tell: Callable[[st
             return
 
 
-def _enter(case: _Case, tallies: Sequence[Tally]) -> None:
+def _enter(case: Case, tallies: Sequence[Tally]) -> None:
     """Count the final findings of one feed."""
     if len(tallies) > 1:
         _warn_about_runtime(case, tallies[-1])
@@ -385,7 +317,7 @@ def _enter(case: _Case, tallies: Sequence[Tally]) -> None:
         tally.add(case.feed, findings, glimpses, found)
 
 
-def _warn_about_runtime(case: _Case, tally: Tally) -> None:
+def _warn_about_runtime(case: Case, tally: Tally) -> None:
     if isinstance(case.own, RunError):
         tally.warn(f"{runtime_name()} does not run the original at level {tally.level}: {case.own}")
         return

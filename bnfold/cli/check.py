@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
@@ -97,17 +96,18 @@ def _replay(
     reference: str, candidate: str, checks: tuple[CheckReport, ...], proof: Proof
 ) -> str | None:
     """Return the command that compares the two on the failing feed alone, if one was saved."""
+    from bnfold.check.data import replay_command
+
     failed = next((report for report in checks if report.failing_feed), None)
-    if failed is None:
+    if failed is None or failed.failing_feed is None:
         return None
-    command = ["bnfold", "check", reference, candidate, "--data", str(failed.failing_feed)]
-    command += ["--samples", "1", "--seed", str(proof["seed"])]
-    if proof["level"] != "default":
-        command += ["--level", proof["level"]]
-    if proof["providers"] != ("cpu",):
-        command += ["--provider", failed.provider]
-    if proof["rtol"] is not None:
-        command += ["--rtol", str(proof["rtol"]), "--atol", str(proof["atol"])]
-    if proof["tolerances"] is not None:
-        command += ["--tolerances", proof["tolerances"]]
-    return shlex.join(command)
+    options = {
+        "samples": 1,
+        "seed": proof["seed"],
+        "level": None if proof["level"] == "default" else proof["level"],
+        "provider": None if proof["providers"] == ("cpu",) else failed.provider,
+        "rtol": proof["rtol"],
+        "atol": proof["atol"],
+        "tolerances": proof["tolerances"],
+    }
+    return replay_command(reference, candidate, failed.failing_feed, options)

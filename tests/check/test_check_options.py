@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from check_pairs import layers, network, planted, text
 from onnx import numpy_helper
 
-from bnfold.check import check, pairs
+from bnfold.check import check, inprocess, pairs
 from bnfold.check.data import load_feeds, save_feed
 from bnfold.check.drawing import random_feeds
 from bnfold.check.draws import KINDS
@@ -22,6 +23,7 @@ from bnfold.check.hints import find_hints
 from bnfold.check.model import Model, open_model
 from bnfold.check.request import Request
 from bnfold.check.sessions import OrtRunner, RunError
+from bnfold.check.source import FeedSource
 from bnfold.errors import InputError, ProviderError
 from bnfold.report import CheckReport
 
@@ -291,3 +293,25 @@ def test_feeds_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch, onl
 def test_nothing_that_fits_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ProviderError, match="no feed fits into the memory"):
         compared(monkeypatch, rows=0, only="candidate")
+
+
+def test_many_feeds_do_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Any]] = []
+    most = 0
+
+    def watched(feed: Feed) -> Feed:
+        nonlocal most
+        alive.append(weakref.ref(feed))
+        most = max(most, sum(reference() is not None for reference in alive))
+        return feed
+
+    class Watched(FeedSource):
+        def __iter__(self) -> Iterator[Feed]:
+            return map(watched, super().__iter__())
+
+    monkeypatch.setattr(inprocess, "FeedSource", Watched)
+    reports: list[CheckReport] = []
+    data = IDS.SerializeToString()
+    Request(data, data, samples=200).run(progress=lambda _: None, learned=reports.append)
+    assert [report.feeds for report in reports] == [200, 200]
+    assert most < 40

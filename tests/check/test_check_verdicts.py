@@ -11,6 +11,7 @@ from check_pairs import layers, model, network, planted, text
 from onnx import TensorProto, helper
 
 from bnfold.check import check
+from bnfold.check.noise import rounded_otherwise
 
 FLOAT, HALF, DOUBLE, BFLOAT = (
     TensorProto.FLOAT,
@@ -214,3 +215,10 @@ def test_verdict_does_not_hang_on_the_seed() -> None:
     for seed in range(4):
         assert all(r.equivalent for r in check(reference, network(stack, folded=True), seed=seed))
         assert not any(r.equivalent for r in check(reference, wrong, seed=seed))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tensor_of_one_number_moves_by_two_units(seed: int) -> None:
+    values = np.full((3, 2), 1.5, np.float32)
+    moved = rounded_otherwise(values, np.random.default_rng(seed))
+    assert np.unique(np.abs(moved - values) / np.spacing(values)).tolist() == [2.0]
