@@ -102,7 +102,6 @@ def _replay(
     if failed is None or failed.failing_feed is None:
         return None
     options = {
-        "samples": 1,
         "seed": proof["seed"],
         "level": None if proof["level"] == "default" else proof["level"],
         "provider": None if proof["providers"] == ("cpu",) else failed.provider,
