@@ -403,18 +403,23 @@ class FoldReport:
 
     @property
     def folded(self) -> tuple[Verdict, ...]:
-        """The sites that are gone."""
-        return tuple(site for site in self.sites if site.folded)
-
-    @property
-    def merged(self) -> tuple[Verdict, ...]:
-        """The branches that are gone; they are among :attr:`folded` too."""
-        return tuple(site for site in self.folded if site.kind == BRANCH)
+        """The affine sites that are gone."""
+        return tuple(site for site in self.sites if site.folded and site.kind != BRANCH)
 
     @property
     def kept(self) -> tuple[Verdict, ...]:
-        """The sites that stayed."""
-        return tuple(site for site in self.sites if not site.folded)
+        """The affine sites that stayed."""
+        return tuple(site for site in self.sites if not site.folded and site.kind != BRANCH)
+
+    @property
+    def merged(self) -> tuple[Verdict, ...]:
+        """The branches that became one with others."""
+        return tuple(site for site in self.sites if site.folded and site.kind == BRANCH)
+
+    @property
+    def apart(self) -> tuple[Verdict, ...]:
+        """The branches that stayed apart, although they could be merged."""
+        return tuple(site for site in self.sites if not site.folded and site.kind == BRANCH)
 
     @property
     def equivalent(self) -> bool | None:
@@ -429,7 +434,7 @@ class FoldReport:
             "model": self.model,
             "output": self.output,
             "summary": {
-                "sites": len(self.sites),
+                "sites": len(self.folded) + len(self.kept),
                 "folded": len(self.folded),
                 "kept": len(self.kept),
                 "merged": len(self.merged),

@@ -13,7 +13,6 @@ from rich.text import Text
 from bnfold.cli.check_tables import proof_table
 from bnfold.cli.console import printable
 from bnfold.cli.layout import columns, size
-from bnfold.report import BRANCH
 
 if TYPE_CHECKING:
     from bnfold.report import FoldReport, Verdict
@@ -32,10 +31,13 @@ def fold_tables(report: FoldReport, *, every_site: bool = False) -> list[Rendera
         every_site: One row for each site, however many.
     """
     tables: list[RenderableType] = [_title(report)]
-    if report.folded:
-        tables.append(_folded(report.folded, grouped=_many(report.folded, every_site=every_site)))
+    gone = report.folded + report.merged
+    if gone:
+        tables.append(_folded(gone, grouped=_many(gone, every_site=every_site)))
     if report.kept:
         tables.append(_kept(report.kept, grouped=_many(report.kept, every_site=every_site)))
+    if report.apart:
+        tables.append(_kept(report.apart, grouped=len(report.apart) > 1 and not every_site))
     if report.checks:
         tables.append(proof_table(report.checks))
     tables.append(_outcome(report))
@@ -48,17 +50,16 @@ def _many(sites: Sequence[Verdict], *, every_site: bool) -> bool:
 
 def _title(report: FoldReport) -> Text:
     title = Text(printable(report.model or "model"), style="bold")
-    sites = [site for site in report.sites if site.kind != BRANCH]
-    folded = [site for site in sites if site.folded]
+    folded, sites = len(report.folded), len(report.folded) + len(report.kept)
     merged = len(report.merged)
     done = report.output is not None
     text = ": no batch normalization found"
     if sites:
-        text = f": {'folded' if done else 'would fold'} {len(folded)} of {len(sites)}"
+        text = f": {'folded' if done else 'would fold'} {folded} of {sites}"
     if merged:
         branches = "1 branch" if merged == 1 else f"{merged} branches"
         text += f", {'merged' if done else 'would merge'} {branches}"
-    color = "green" if len(folded) == len(sites) else "yellow"
+    color = "green" if folded == sites else "yellow"
     return title.append(text, style=f"not bold {color}" if sites else "not bold")
 
 
@@ -114,10 +115,10 @@ def _outcome(report: FoldReport) -> Text:
     if report.output is None:
         return Text(printable(line))
     if report.output == report.model:
-        line += ", replaced" if report.folded else ", left as it was"
+        line += ", replaced" if report.folded or report.merged else ", left as it was"
     else:
         line += f", written to {report.output}"
-    if report.folded and not report.checks:
+    if (report.folded or report.merged) and not report.checks:
         line += " without a check"
     return Text(printable(line))
 

@@ -18,7 +18,7 @@ from bnfold.cli.options import (
 )
 from bnfold.errors import InputError
 from bnfold.progress import Progress
-from bnfold.report import BRANCH, FoldReport, Reason
+from bnfold.report import FoldReport, Reason
 from bnfold.targets import default_target
 
 __all__ = ["optimize"]
@@ -152,8 +152,7 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
             )
 
     def verdict(report: FoldReport) -> int:
-        sites = (site for site in report.kept if site.kind != BRANCH)
-        missed = sum(site.reason is not Reason.EXCLUDED for site in sites)
+        missed = sum(site.reason is not Reason.EXCLUDED for site in report.kept)
         if not (require_folded and missed):
             return 0
         print_labelled("error", f"{report.model}: --require-folded: {missed} site(s) kept")

@@ -126,8 +126,8 @@ def test_backward(name: str) -> None:
     )
     keep_used(model)
     _, report = fold(model)
-    folded = [v.name for v in report.folded if v.kind != "branch"]
-    kept = {v.name: str(v.reason) for v in report.kept if v.kind != "branch"}
+    folded = [v.name for v in report.folded]
+    kept = {v.name: str(v.reason) for v in report.kept}
     assert kept.get("y") == reason
     assert ("y" in folded) is (reason is None)
     assert_fold(model, folded=folded, kept=kept)
