@@ -31,8 +31,8 @@ class FootprintJob:
     def run(self, *, progress: Progress, learned: Callable[[tuple[float, int]], None]) -> None:
         """Do it in this process."""
         from bnfold.benchmark.timing import TimedSession  # noqa: PLC0415 - not part of the memory
-        from bnfold.check.model import open_model  # noqa: PLC0415
-        from bnfold.check.runtime import require_runtime  # noqa: PLC0415
+        from bnfold.check.models.model import open_model  # noqa: PLC0415
+        from bnfold.check.runtimes.installed import require_runtime  # noqa: PLC0415
 
         require_runtime()
         model = open_model(self.model, "model")

@@ -12,7 +12,7 @@ from bnfold.errors import InputError, ModelError
 from bnfold.progress import Progress, Step
 
 if TYPE_CHECKING:
-    from bnfold.check.model import Model, ValueSpec
+    from bnfold.check.models.model import Model, ValueSpec
 
 __all__ = ["BenchJob", "Sized"]
 
@@ -41,8 +41,8 @@ class BenchJob:
 
     def run(self, *, progress: Progress, learned: Callable[[Sized | Speed], None]) -> None:
         """Time all models under all settings, in this process."""
-        from bnfold.check.model import interface_difference, open_model  # noqa: PLC0415
-        from bnfold.check.providers import resolve_provider  # noqa: PLC0415
+        from bnfold.check.models.model import interface_difference, open_model  # noqa: PLC0415
+        from bnfold.check.runtimes.providers import resolve_provider  # noqa: PLC0415
 
         provider = resolve_provider(self.provider)
         models = [open_model(path, "model") for path in self.models]
@@ -59,7 +59,7 @@ class BenchJob:
                 learned(speed)
 
     def _settings(self, model: Model, provider: str) -> Iterator[Sized]:
-        from bnfold.check.feeds import apply_shapes  # noqa: PLC0415
+        from bnfold.check.feeds.feed import apply_shapes  # noqa: PLC0415
 
         specs = apply_shapes(model.inputs, self.inputs, self.dims)
         open_batch = any(_is_open(spec) for spec in specs)
@@ -77,10 +77,10 @@ class BenchJob:
                 yield Sized(setting, arrays)
 
     def _draw(self, model: Model, provider: str, specs: list[ValueSpec]) -> Mapping[str, Any]:
-        from bnfold.check.drawing import random_feeds  # noqa: PLC0415
-        from bnfold.check.feeds import Feed  # noqa: PLC0415
-        from bnfold.check.hints import find_hints  # noqa: PLC0415
-        from bnfold.check.sessions import UNOPTIMIZED, OrtRunner, RunError  # noqa: PLC0415
+        from bnfold.check.feeds.drawing import random_feeds  # noqa: PLC0415
+        from bnfold.check.feeds.feed import Feed  # noqa: PLC0415
+        from bnfold.check.feeds.hints import find_hints  # noqa: PLC0415
+        from bnfold.check.runtimes.sessions import UNOPTIMIZED, OrtRunner, RunError  # noqa: PLC0415
 
         try:
             runner = OrtRunner(model, provider, UNOPTIMIZED)
@@ -102,7 +102,7 @@ class BenchJob:
     def _time(self, models: list[Model], sized: Sized, progress: Progress) -> Iterator[Speed]:
         from bnfold.benchmark.interval import ratio_interval, summarize  # noqa: PLC0415
         from bnfold.benchmark.timing import TimedSession, time_in_turns  # noqa: PLC0415
-        from bnfold.check.sessions import RunError  # noqa: PLC0415
+        from bnfold.check.runtimes.sessions import RunError  # noqa: PLC0415
 
         setting = sized.setting
         what = setting.provider

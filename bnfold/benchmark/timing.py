@@ -11,10 +11,10 @@ import numpy as np
 
 from bnfold.benchmark.interval import Floats
 from bnfold.benchmark.report import Setting
-from bnfold.check.model import Model
-from bnfold.check.providers import CPU, provider_name
-from bnfold.check.runtime import require_runtime
-from bnfold.check.sessions import Value, run_error, start_session
+from bnfold.check.models.model import Model
+from bnfold.check.runtimes.installed import require_runtime
+from bnfold.check.runtimes.providers import CPU, provider_name
+from bnfold.check.runtimes.sessions import Value, run_error, start_session
 
 __all__ = ["TimedSession", "time_in_turns"]
 

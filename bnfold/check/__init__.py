@@ -2,7 +2,7 @@
 
 ``check`` runs both models on the same feeds and compares every output, on each execution provider
 at two optimization levels of the runtime (:mod:`bnfold.check.inprocess`). How far apart two outputs
-may be is measured on the reference itself (:mod:`bnfold.check.compare`, :mod:`bnfold.check.noise`).
+may be is measured on the reference itself (:mod:`bnfold.check.verdict`).
 The models run in a child process (:mod:`bnfold.isolation`).
 """
 
@@ -19,7 +19,7 @@ from bnfold.progress import Progress
 from bnfold.report import CheckReport
 
 if TYPE_CHECKING:
-    from bnfold.check.model import ModelLike
+    from bnfold.check.models.model import ModelLike
 
 __all__ = ["LEVELS", "check"]
 
@@ -131,6 +131,6 @@ def _portable(model: ModelLike, role: str) -> str | bytes:
         return model
     if isinstance(model, str | os.PathLike):
         return os.fspath(model)
-    from bnfold.check.model import serialize  # noqa: PLC0415 - onnx, which no path needs
+    from bnfold.check.models.model import serialize  # noqa: PLC0415 - onnx, which no path needs
 
     return serialize(model, role)

@@ -24,20 +24,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from bnfold.check.compare import Tolerance
 from bnfold.check.data import save_feed
-from bnfold.check.feeds import Feed, apply_shapes
-from bnfold.check.hints import Hints, find_hints
-from bnfold.check.localize import localize
-from bnfold.check.model import Model, interface_difference, open_model
-from bnfold.check.pairs import NOT_COMPARABLE, Pair, open_pair
-from bnfold.check.providers import CUDA, provider_name, resolve_provider
+from bnfold.check.feeds.feed import Feed, apply_shapes
+from bnfold.check.feeds.hints import Hints, find_hints
+from bnfold.check.feeds.source import FeedSource
+from bnfold.check.localization.localize import localize
+from bnfold.check.models.model import Model, interface_difference, open_model
+from bnfold.check.models.pairs import NOT_COMPARABLE, Pair, open_pair
 from bnfold.check.request import Request
-from bnfold.check.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, RunError
-from bnfold.check.source import FeedSource
-from bnfold.check.tf32 import measure_tf32
-from bnfold.check.tolerances import load_tolerances
-from bnfold.check.verify import different, verify
+from bnfold.check.runtimes.providers import CUDA, provider_name, resolve_provider
+from bnfold.check.runtimes.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, RunError
+from bnfold.check.verdict.compare import Tolerance
+from bnfold.check.verdict.tf32 import measure_tf32
+from bnfold.check.verdict.tolerances import load_tolerances
+from bnfold.check.verdict.verify import different, verify
 from bnfold.errors import InputError, ModelError
 from bnfold.progress import Progress
 from bnfold.report import CheckReport, Localization

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bnfold.check.exact_ops import fast_operators
+from bnfold.check.exact.operators import fast_operators
 
 OPSET = 17
 

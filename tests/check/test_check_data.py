@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.check import check
 from bnfold.check.data import load_feeds, save_feed
-from bnfold.check.feeds import Feed
-from bnfold.check.model import ValueSpec, open_model
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.models.model import ValueSpec, open_model
 from bnfold.errors import InputError
 
 

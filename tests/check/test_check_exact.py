@@ -12,10 +12,10 @@ from check_pairs import text
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from bnfold.check.exact import ExactRunner, TooMuchWorkError
-from bnfold.check.exact_ops import fast_operators
-from bnfold.check.model import open_model
-from bnfold.check.sessions import RunError
+from bnfold.check.exact.evaluator import ExactRunner, TooMuchWorkError
+from bnfold.check.exact.operators import fast_operators
+from bnfold.check.models.model import open_model
+from bnfold.check.runtimes.sessions import RunError
 
 RNG = np.random.default_rng(0)
 

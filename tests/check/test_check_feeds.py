@@ -12,13 +12,13 @@ from check_pairs import model, text
 from onnx import TensorProto, helper
 
 from bnfold.check import check
-from bnfold.check.drawing import RandomFeeds, random_feeds
-from bnfold.check.draws import KINDS
-from bnfold.check.expressions import evaluate, symbols_of
-from bnfold.check.feeds import Feed, apply_shapes
-from bnfold.check.hints import find_hints
-from bnfold.check.model import open_model
-from bnfold.check.sessions import OrtRunner, ReferenceRunner, RunError, Runner
+from bnfold.check.feeds.drawing import RandomFeeds, random_feeds
+from bnfold.check.feeds.draws import KINDS
+from bnfold.check.feeds.expressions import evaluate, symbols_of
+from bnfold.check.feeds.feed import Feed, apply_shapes
+from bnfold.check.feeds.hints import find_hints
+from bnfold.check.models.model import open_model
+from bnfold.check.runtimes.sessions import OrtRunner, ReferenceRunner, RunError, Runner
 
 INFO = helper.make_tensor_value_info
 RNG = np.random.default_rng(0)

@@ -14,11 +14,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import bnfold
-from bnfold.check import stepwise
-from bnfold.check.feeds import Feed
-from bnfold.check.localize import localize
-from bnfold.check.model import open_model
-from bnfold.check.pairs import open_pair
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.localization import stepwise
+from bnfold.check.localization.localize import localize
+from bnfold.check.models.model import open_model
+from bnfold.check.models.pairs import open_pair
 from bnfold.report import Localization
 from tests.check.check_pairs import layers, network, planted, text
 from tests.check.deep_nets import (

@@ -11,8 +11,8 @@ from check_pairs import layers, model, network, text
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.check import check
-from bnfold.check.model import open_model
-from bnfold.check.sessions import OrtRunner, ReferenceRunner
+from bnfold.check.models.model import open_model
+from bnfold.check.runtimes.sessions import OrtRunner, ReferenceRunner
 from bnfold.errors import InputError, ModelError
 from bnfold.report import CheckReport
 

@@ -12,13 +12,13 @@ from check_pairs import layers, network, planted, text
 from onnx import numpy_helper
 
 from bnfold.check import check
-from bnfold.check.compare import Tolerance
-from bnfold.check.feeds import Feed
-from bnfold.check.hints import find_hints
-from bnfold.check.model import open_model
-from bnfold.check.oracle import consult
-from bnfold.check.pairs import open_pair
-from bnfold.check.verify import verify
+from bnfold.check.exact.oracle import consult
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.feeds.hints import find_hints
+from bnfold.check.models.model import open_model
+from bnfold.check.models.pairs import open_pair
+from bnfold.check.verdict.compare import Tolerance
+from bnfold.check.verdict.verify import verify
 from bnfold.report import CheckReport
 
 RNG = np.random.default_rng(0)

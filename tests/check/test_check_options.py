@@ -14,16 +14,17 @@ import pytest
 from check_pairs import layers, network, planted, text
 from onnx import numpy_helper
 
-from bnfold.check import check, inprocess, pairs
+from bnfold.check import check, inprocess
 from bnfold.check.data import load_feeds, save_feed
-from bnfold.check.drawing import random_feeds
-from bnfold.check.draws import KINDS
-from bnfold.check.feeds import Feed, apply_shapes
-from bnfold.check.hints import find_hints
-from bnfold.check.model import Model, open_model
+from bnfold.check.feeds.drawing import random_feeds
+from bnfold.check.feeds.draws import KINDS
+from bnfold.check.feeds.feed import Feed, apply_shapes
+from bnfold.check.feeds.hints import find_hints
+from bnfold.check.feeds.source import FeedSource
+from bnfold.check.models import pairs
+from bnfold.check.models.model import Model, open_model
 from bnfold.check.request import Request
-from bnfold.check.sessions import OrtRunner, RunError
-from bnfold.check.source import FeedSource
+from bnfold.check.runtimes.sessions import OrtRunner, RunError
 from bnfold.errors import InputError, ProviderError
 from bnfold.report import CheckReport
 

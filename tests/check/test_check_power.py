@@ -17,9 +17,9 @@ from planted import BUGS, Planted, correct_folds, naive_fold, norms
 
 import bnfold
 from bnfold.check import check
-from bnfold.check.feeds import Feed
-from bnfold.check.model import open_model
-from bnfold.check.parts import LIMIT, PartChecker
+from bnfold.check.exact.parts import LIMIT, PartChecker
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.models.model import open_model
 from bnfold.report import CheckReport
 
 

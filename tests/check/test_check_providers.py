@@ -11,9 +11,9 @@ import pytest
 from check_pairs import layers, network, text
 
 from bnfold.check import check
-from bnfold.check.placement import nodes_per_provider, prove_placement, shape_arithmetic
-from bnfold.check.providers import native_messages, not_started, resolve_provider
-from bnfold.check.runtime import require_runtime
+from bnfold.check.runtimes.installed import require_runtime
+from bnfold.check.runtimes.placement import nodes_per_provider, prove_placement, shape_arithmetic
+from bnfold.check.runtimes.providers import native_messages, not_started, resolve_provider
 from bnfold.errors import InputError, MissingPackageError, ProviderError
 
 CUDA = "CUDAExecutionProvider"

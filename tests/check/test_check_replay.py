@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 
 from bnfold.check import check
 from bnfold.check.data import load_feeds, replay_command, save_feed
-from bnfold.check.draws import numpy_dtype
-from bnfold.check.feeds import Feed
-from bnfold.check.model import ValueSpec
+from bnfold.check.feeds.draws import numpy_dtype
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.models.model import ValueSpec
 from bnfold.errors import InputError
 
 BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.uint64}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bnfold.check.compare import Tolerance
-from bnfold.check.tolerances import load_tolerances
+from bnfold.check.verdict.compare import Tolerance
+from bnfold.check.verdict.tolerances import load_tolerances
 from bnfold.errors import InputError
 
 OUTPUTS = ["logits", "boxes_0", "boxes_1", "odd[0]"]

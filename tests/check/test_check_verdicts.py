@@ -11,7 +11,7 @@ from check_pairs import layers, model, network, planted, text
 from onnx import TensorProto, helper
 
 from bnfold.check import check
-from bnfold.check.noise import rounded_otherwise
+from bnfold.check.verdict.noise import rounded_otherwise
 
 FLOAT, HALF, DOUBLE, BFLOAT = (
     TensorProto.FLOAT,

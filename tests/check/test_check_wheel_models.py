@@ -10,11 +10,11 @@ import onnx
 import onnx.backend.test
 import pytest
 
-from bnfold.check.drawing import random_feeds
-from bnfold.check.feeds import Feed
-from bnfold.check.hints import find_hints
-from bnfold.check.model import open_model
-from bnfold.check.sessions import OrtRunner, ReferenceRunner, RunError, Runner
+from bnfold.check.feeds.drawing import random_feeds
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.feeds.hints import find_hints
+from bnfold.check.models.model import open_model
+from bnfold.check.runtimes.sessions import OrtRunner, ReferenceRunner, RunError, Runner
 from bnfold.errors import InputError
 
 DATA = Path(onnx.backend.test.__file__).parent / "data"

@@ -15,8 +15,8 @@ from bnfold.check.data.fit import feeds_from
 from bnfold.check.data.loader import read_loader
 from bnfold.check.data.replay import replay_command, save_feed
 from bnfold.check.data.walk import read_path
-from bnfold.check.feeds import Feed
-from bnfold.check.model import ValueSpec
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.models.model import ValueSpec
 
 __all__ = ["load_feeds", "replay_command", "save_feed"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from bnfold.check.data.encoding import MANIFEST, decode_feed
 from bnfold.check.data.raw import READ_ERRORS, LazyArray, Raw
-from bnfold.check.model import Array
+from bnfold.check.models.model import Array
 from bnfold.errors import InputError
 
 __all__ = ["read_npy", "read_npz"]

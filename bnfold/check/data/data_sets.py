@@ -10,8 +10,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
 from bnfold.check.data.raw import Raw, natural
-from bnfold.check.model import ValueSpec
-from bnfold.check.sessions import Value
+from bnfold.check.models.model import ValueSpec
+from bnfold.check.runtimes.sessions import Value
 from bnfold.errors import InputError
 
 __all__ = ["is_data_set", "read_data_set"]

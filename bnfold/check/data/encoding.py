@@ -28,10 +28,10 @@ import ml_dtypes
 import numpy as np
 
 from bnfold.check.data.raw import Raw
-from bnfold.check.draws import is_extended
-from bnfold.check.feeds import Feed
-from bnfold.check.model import Array
-from bnfold.check.sessions import Value
+from bnfold.check.feeds.draws import is_extended
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.models.model import Array
+from bnfold.check.runtimes.sessions import Value
 
 __all__ = ["MANIFEST", "decode_feed", "encode_feed"]
 

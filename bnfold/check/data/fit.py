@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 
 from bnfold.check.data.raw import READ_ERRORS, LazyArray, Raw
-from bnfold.check.draws import is_extended, numpy_dtype
-from bnfold.check.feeds import Feed
-from bnfold.check.model import Array, ValueSpec
-from bnfold.check.sessions import Value
+from bnfold.check.feeds.draws import is_extended, numpy_dtype
+from bnfold.check.feeds.feed import Feed
+from bnfold.check.models.model import Array, ValueSpec
+from bnfold.check.runtimes.sessions import Value
 from bnfold.errors import InputError
 
 __all__ = ["feeds_from"]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bnfold.check.data.raw import Raw
-from bnfold.check.model import ValueSpec
-from bnfold.check.sessions import Value
+from bnfold.check.models.model import ValueSpec
+from bnfold.check.runtimes.sessions import Value
 from bnfold.errors import InputError
 
 __all__ = ["read_loader"]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.check.data.raw import READ_ERRORS, Raw
-from bnfold.check.model import Array
+from bnfold.check.models.model import Array
 from bnfold.errors import InputError
 
 __all__ = ["read_polygraphy"]

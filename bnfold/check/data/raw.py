@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bnfold.check.model import Array
-from bnfold.check.sessions import Value
+from bnfold.check.models.model import Array
+from bnfold.check.runtimes.sessions import Value
 
 __all__ = ["READ_ERRORS", "LazyArray", "Raw", "natural"]
 

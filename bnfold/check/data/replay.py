@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bnfold.check.data.encoding import encode_feed
-from bnfold.check.feeds import Feed
+from bnfold.check.feeds.feed import Feed
 from bnfold.errors import InputError
 
 __all__ = ["replay_command", "save_feed"]

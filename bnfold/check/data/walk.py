@@ -9,7 +9,7 @@ from bnfold.check.data.arrays import read_npy, read_npz
 from bnfold.check.data.data_sets import is_data_set, read_data_set
 from bnfold.check.data.polygraphy import read_polygraphy
 from bnfold.check.data.raw import Raw, natural
-from bnfold.check.model import ValueSpec
+from bnfold.check.models.model import ValueSpec
 from bnfold.errors import InputError
 
 __all__ = ["read_path"]

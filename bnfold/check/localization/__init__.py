@@ -1,0 +1,1 @@
+"""Where two models part: node by node, tensor by tensor."""

@@ -1,0 +1,1 @@
+"""The two models under comparison, and what makes them ready to run."""

@@ -1,0 +1,1 @@
+"""What runs a model: ONNX Runtime on its execution providers, or the ONNX reference evaluator."""
