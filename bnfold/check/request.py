@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -58,9 +57,6 @@ class Request:
 
     def run(self, *, progress: Progress, learned: Callable[[CheckReport], None]) -> None:
         """Make the check in this process; see :func:`bnfold.check.inprocess.run_check`."""
-        # Before NumPy is loaded: its BLAS threads wait for one another by spinning, which makes
-        # small products ten times as slow where other programs want the processor too.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         from bnfold.check.inprocess import run_check  # noqa: PLC0415 - heavy: for the child only
 
         run_check(self, progress=progress, learned=learned)
