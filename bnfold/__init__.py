@@ -9,6 +9,7 @@
     report = bnfold.inspect("model.onnx")   # what would fold, and why the rest stays
     checks = bnfold.check("model.onnx", "model.folded.onnx")
     report = bnfold.bench(["model.onnx", "model.folded.onnx"])
+    report = bnfold.recalibrate("model.onnx", "better.onnx", data="samples.npz")
     folded, report = bnfold.torch.fold(module, args)     # a PyTorch module of the same class
     report = bnfold.export(module, args, "model.onnx")   # PyTorch in, ONNX out
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         ProviderError,
     )
     from bnfold.pipeline import fold, inspect, optimize
+    from bnfold.recalibrate import RecalibrationReport, recalibrate
     from bnfold.report import CheckReport, FoldReport, OutputComparison, Reason, Verdict
     from bnfold.torch import export
 
@@ -50,6 +52,7 @@ __all__ = [
     "OutputComparison",
     "ProviderError",
     "Reason",
+    "RecalibrationReport",
     "Verdict",
     "__version__",
     "bench",
@@ -58,6 +61,7 @@ __all__ = [
     "fold",
     "inspect",
     "optimize",
+    "recalibrate",
     "torch",
 ]
 
@@ -73,6 +77,7 @@ _HOMES = {
         "ProviderError",
     ),
     "bnfold.pipeline": ("fold", "inspect", "optimize"),
+    "bnfold.recalibrate": ("RecalibrationReport", "recalibrate"),
     "bnfold.torch": ("export",),
     "bnfold.report": ("CheckReport", "FoldReport", "OutputComparison", "Reason", "Verdict"),
 }

@@ -25,6 +25,7 @@ PUBLIC = [
     "OutputComparison",
     "ProviderError",
     "Reason",
+    "RecalibrationReport",
     "Verdict",
     "__version__",
     "bench",
@@ -33,9 +34,10 @@ PUBLIC = [
     "fold",
     "inspect",
     "optimize",
+    "recalibrate",
     "torch",
 ]
-VERBS = ["bench", "check", "inspect", "optimize"]
+VERBS = ["bench", "check", "inspect", "optimize", "recalibrate"]
 DEPENDENCIES = {"click", "ml_dtypes", "numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "torch"}
 
 

@@ -18,6 +18,7 @@ _VERBS = {
     "optimize": "Fold, prove, write.",
     "inspect": "Say what would fold, and why the rest stays.",
     "check": "Compare two models.",
+    "recalibrate": "Gather the statistics again, from data.",
     "bench": "Time models against each other.",
 }
 
