@@ -69,14 +69,23 @@ def rows_of(
     tensors = [spec for spec in specs if spec.kind == "tensor" and spec.shape != ()]
     free = [spec for spec in tensors if spec.shape is None or not isinstance(spec.shape[0], int)]
     if free:
-        symbols = {inputs.get(spec.name) for spec in free}
-        proved = len(symbols) == 1 and None not in symbols and set(norms) == symbols
-        return Rows(frozenset(spec.name for spec in free), None, proved)
+        symbols = {spec.name: inputs.get(spec.name) for spec in free}
+        behind = set(norms)
+        proved = len(behind) == 1 and None not in behind and behind <= set(symbols.values())
+        chosen = behind.pop() if proved else symbols[free[0].name]
+        names = [name for name, symbol in symbols.items() if _may_be(symbol, chosen)]
+        return Rows(frozenset(names), None, proved)
     sizes = [spec.shape[0] for spec in tensors if spec.shape and len(spec.shape) > 1]
     if not sizes or not isinstance(sizes[0], int):
         return Rows(frozenset(), None, proved=False)
     same = (spec.name for spec in tensors if spec.shape and spec.shape[0] == sizes[0])
     return Rows(frozenset(same), sizes[0], proved=True)
+
+
+def _may_be(symbol: object, chosen: object) -> bool:
+    """True if a dimension may be the number of samples: those without a name are not told apart."""
+    unnamed = [one is None or str(one).startswith("?") for one in (symbol, chosen)]
+    return symbol == chosen or all(unnamed)
 
 
 @dataclass(frozen=True)
@@ -273,7 +282,7 @@ class Feeding:
             for name in sorted(self._rows.names)
             if isinstance(value := feed.arrays[name], np.ndarray) and value.ndim
         }
-        if len(set(counts.values())) > 1:
+        if len(set(counts.values())) > 1 and self._data.batch_size is not None:
             told = ", ".join(f"'{name}' {count}" for name, count in counts.items())
             raise InputError(
                 f"{feed.name}: the inputs differ in their number of samples: {told}",
