@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["OURS", "TOOLS", "Cost", "run_tool", "versions"]
+__all__ = ["MORE", "OURS", "TOOLS", "Cost", "run_tool", "versions"]
 
 OURS = "bnfold"
 
@@ -72,6 +72,12 @@ def _bnfold(source: str, target: str) -> None:
     main(["optimize", source, "-o", target, "--no-check", "--quiet"])
 
 
+def _ones_channel(source: str, target: str) -> None:
+    from bnfold.cli import main
+
+    main(["optimize", source, "-o", target, "--no-check", "--quiet", "--ones-channel"])
+
+
 # Name -> (what runs it, the package whose version counts).
 TOOLS: dict[str, tuple[Callable[[str, str], None], str]] = {
     "onnxsim": (_onnxsim, "onnxsim"),
@@ -81,6 +87,8 @@ TOOLS: dict[str, tuple[Callable[[str, str], None], str]] = {
     "ONNX Runtime, offline": (_runtime, "onnxruntime"),
     OURS: (_bnfold, "bnfold"),
 }
+# Where there is something for it to do.
+MORE = {"bnfold --ones-channel": (_ones_channel, "bnfold")}
 
 
 @dataclass(frozen=True)
@@ -134,4 +142,4 @@ def versions() -> dict[str, str]:
 if __name__ == "__main__":
     name, first, second = sys.argv[1:]
     with contextlib.redirect_stdout(io.StringIO()):
-        TOOLS[name][0](first, second)
+        {**TOOLS, **MORE}[name][0](first, second)

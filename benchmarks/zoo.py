@@ -21,7 +21,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "Network", "export", "write_stack"]
+__all__ = ["NETWORKS", "Network", "activated", "export", "write_stack"]
 
 
 def conv_bn(c: int, m: int, k: int, s: int = 1, g: int = 1, *, act: bool = True) -> nn.Sequential:
@@ -236,6 +236,15 @@ def mlp() -> nn.Module:
     for _ in range(4):
         layers += [nn.Linear(512, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.BatchNorm1d(512)]
     return nn.Sequential(*layers, nn.Linear(512, 10))
+
+
+def activated(count: int, channels: int) -> nn.Module:
+    """Convolutions with their normalization behind the activation."""
+    layers: list[nn.Module] = []
+    for _ in range(count):
+        conv = nn.Conv2d(channels, channels, 3, padding=1)
+        layers += [conv, nn.ReLU(), nn.BatchNorm2d(channels)]
+    return nn.Sequential(*layers, nn.Conv2d(channels, channels, 3, padding=1))
 
 
 @dataclass(frozen=True)
