@@ -17,6 +17,7 @@ from bnfold.errors import InputError, NotEquivalentError
 from bnfold.graph.fold import FoldOptions, fold_model
 from bnfold.memory import as_given, open_any, to_proto
 from bnfold.progress import Progress
+from bnfold.recalibrate.assess import statistics_of
 from bnfold.report import CheckReport, FoldReport
 from bnfold.simplify import simplify as run_onnxsim
 from bnfold.store import load, stage
@@ -220,6 +221,7 @@ def inspect(
     freeze_initializers: bool = False,
     merge: bool = True,
     ones_channel: bool = False,
+    statistics: bool = False,
 ) -> FoldReport:
     """Say what `optimize` would fold, and why the rest would stay. Nothing is written or changed.
 
@@ -229,6 +231,8 @@ def inspect(
         freeze_initializers: As for `optimize`.
         merge: As for `optimize`.
         ones_channel: As for `optimize`.
+        statistics: Report what can be seen of the statistics too: ranges, dead channels, channels
+            that amplify noise.
 
     Raises:
         InputError: ``src`` is of another type.
@@ -236,6 +240,7 @@ def inspect(
     """
     model = open_any(src)
     nodes_before = len(model.proto.graph.node)
+    found = statistics_of(model) if statistics else None
     report, _ = fold_model(
         model,
         _options(
@@ -247,6 +252,7 @@ def inspect(
         model=None if model.path is None else str(src),
         nodes_before=nodes_before,
         bytes_before=model.size,
+        statistics=found,
     )
 
 

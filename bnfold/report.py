@@ -10,9 +10,12 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnfold._version import __version__
+
+if TYPE_CHECKING:
+    from bnfold.recalibrate.report import NormStatistics
 
 __all__ = [
     "BRANCH",
@@ -389,6 +392,8 @@ class FoldReport:
         bytes_after: Size of the written model with its external data, in bytes, or None.
         checks: The proof, or empty where none was asked for.
         hints: One-line advice, such as that ``--freeze-initializers`` would fold more.
+        statistics: What can be seen of the statistics of each normalization without data; None
+            where nobody asked.
     """
 
     model: str | None
@@ -400,6 +405,7 @@ class FoldReport:
     bytes_after: int | None = None
     checks: tuple[CheckReport, ...] = ()
     hints: tuple[str, ...] = field(default=())
+    statistics: tuple[NormStatistics, ...] | None = None
 
     @property
     def folded(self) -> tuple[Verdict, ...]:
@@ -427,7 +433,8 @@ class FoldReport:
         return all(check.equivalent for check in self.checks) if self.checks else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the stable JSON form."""
+        """Return the stable JSON form; ``statistics`` is in it where somebody asked."""
+        statistics = [] if self.statistics is None else [each.to_dict() for each in self.statistics]
         return {
             "schema_version": SCHEMA_VERSION,
             "bnfold": __version__,
@@ -446,6 +453,7 @@ class FoldReport:
             "sites": [site.to_dict() for site in self.sites],
             "checks": [check.to_dict() for check in self.checks],
             "hints": list(self.hints),
+            **({} if self.statistics is None else {"statistics": statistics}),
         }
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bnfold.cli.check_tables import proof_table
 from bnfold.cli.console import printable
+from bnfold.cli.drift_tables import statistics_table
 from bnfold.cli.layout import columns, size
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def fold_tables(report: FoldReport, *, every_site: bool = False) -> list[Rendera
         tables.append(_kept(report.kept, grouped=_many(report.kept, every_site=every_site)))
     if report.apart:
         tables.append(_kept(report.apart, grouped=len(report.apart) > 1 and not every_site))
+    if report.statistics is not None:
+        tables.append(statistics_table(report.statistics))
     if report.checks:
         tables.append(proof_table(report.checks))
     tables.append(_outcome(report))

@@ -14,6 +14,11 @@ __all__ = ["inspect"]
 @click.command
 @models_argument
 @fold_options
+@click.option(
+    "--statistics",
+    is_flag=True,
+    help="Show the statistics too: ranges, dead channels, channels that amplify noise.",
+)
 @terminal_options
 def inspect(
     models: tuple[str, ...],
@@ -22,6 +27,7 @@ def inspect(
     freeze_initializers: bool,
     merge: bool,
     ones_channel: bool,
+    statistics: bool,
     terminal: Terminal,
 ) -> int:
     """Say what would be folded and what would stay, and why. Nothing is written."""
@@ -35,6 +41,7 @@ def inspect(
             freeze_initializers=freeze_initializers,
             merge=merge,
             ones_channel=ones_channel,
+            statistics=statistics,
         ),
         terminal,
     )

@@ -10,7 +10,7 @@ it, in a child process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,29 +98,26 @@ def recalibrate(  # noqa: PLR0913 - one keyword for each option of the command l
         MissingPackageError: The runtime, or Pillow for images, is not installed.
     """
     from bnfold.recalibrate.feeding import Data  # noqa: PLC0415
-    from bnfold.recalibrate.gather import MODES, GatherJob  # noqa: PLC0415 - heavy
-    from bnfold.recalibrate.moments import POOLINGS, VARIANCES  # noqa: PLC0415
+    from bnfold.recalibrate.gather import GatherJob  # noqa: PLC0415 - heavy
     from bnfold.recalibrate.pipeline import renew  # noqa: PLC0415
-    from bnfold.recalibrate.renewal import Rule  # noqa: PLC0415
+    from bnfold.recalibrate.renewal import (  # noqa: PLC0415
+        MODES,
+        SEQUENTIAL,
+        Rule,
+        require_choice,
+    )
 
-    for option, value, choices in (
-        ("mode", mode, MODES),
-        ("variance", variance, VARIANCES),
-        ("pooling", pooling, POOLINGS),
-    ):
-        if value not in choices:
-            raise InputError(
-                f"unknown {option} '{value}'", hint=f"choose from {', '.join(choices)}"
-            )
-    if not 0 < momentum <= 1:
-        raise InputError(
-            f"momentum {momentum:g} is not above 0 and at most 1",
-            hint="1 takes the statistics of the data, 0.1 a tenth of the way to them",
-        )
+    require_choice("mode", mode, MODES)
+    rule = Rule(variance, pooling, momentum, keep_constant)
     for option, number in (("batch_size", batch_size), ("samples", samples)):
         if number is not None and number < 1:
             raise InputError(f"{option} {number} is not positive", hint="give 1 or more")
     paths, feeds = _paths_or_feeds(data)
+    if mode == SEQUENTIAL and isinstance(feeds, Iterator):
+        raise InputError(
+            "layer by layer needs the data several times, and an iterator gives it once",
+            hint="give a list, or an object that can be iterated again",
+        )
     if not paths and feeds is None and data_loader is None:
         raise InputError("there is no data", hint="give samples with --data or --data-loader")
     job = GatherJob(
@@ -129,7 +126,7 @@ def recalibrate(  # noqa: PLR0913 - one keyword for each option of the command l
         mode=mode,
         only=(only,) if isinstance(only, str) else tuple(only),
         data=Data(paths, data_loader, preprocess, batch_size, samples, seed),
-        rule=Rule(variance, pooling, momentum, keep_constant),
+        rule=rule,
         resume=resume,
         feeds=feeds,
     )

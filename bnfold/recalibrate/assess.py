@@ -16,83 +16,40 @@ from bnfold.recalibrate.renewal import Renewal
 from bnfold.recalibrate.report import NormDrift, NormStatistics
 from bnfold.store import LoadedModel
 
-__all__ = ["Parameters", "drift_of", "sorted_by_drift", "statistics_of"]
+__all__ = ["drift_of", "sorted_by_drift", "statistics_of"]
 
 Float64 = NDArray[np.float64]
 
 
-class Parameters:
-    """What a normalization does to a channel, whatever it came from.
-
-    Attributes:
-        name: For the report.
-        nodes: All uses of it.
-        gamma: Scale, float64[C].
-        mean: Stored mean, float64[C].
-        var: Stored variance, float64[C].
-        epsilon: Added to the variance.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        nodes: Sequence[str],
-        gamma: Float64,
-        statistics: tuple[Float64, Float64],
-        epsilon: float,
-    ) -> None:
-        self.name = name
-        self.nodes = tuple(nodes)
-        self.gamma = gamma
-        self.mean, self.var = statistics
-        self.epsilon = epsilon
-
-    @classmethod
-    def of(cls, norm: Norm) -> Parameters:
-        """Return those of a normalization of an ONNX model."""
-        names = [node.name for node in norm.nodes]
-        return cls(norm.name, names, norm.gamma, (norm.mean, norm.var), norm.epsilon)
-
-
-def drift_of(
-    norm: Parameters, data: tuple[Float64, Float64], values: int, kept: tuple[int, ...] = ()
-) -> NormDrift:
+def drift_of(norm: Norm, renewal: Renewal, values: int) -> NormDrift:
     """Compare the stored statistics of a normalization with those of the data.
 
     Args:
         norm: The normalization as it was.
-        data: Mean and variance of the data, float64[C] each.
-        values: Values of each channel that they are made of.
-        kept: Channels that keep what they had.
+        renewal: What the data says.
+        values: Values of each channel that this is made of.
     """
-    drift = channel_drift((norm.mean, norm.var), data, norm.epsilon)
-    state = health(norm.gamma, data[1], norm.epsilon)
-    ratio = drift.log_variance_ratio
-    at = _largest(np.abs(ratio))
+    drift = channel_drift((norm.mean, norm.var), (renewal.mean, renewal.var), norm.epsilon)
+    state = health(norm.gamma, renewal.var, norm.epsilon)
+    shift, ratio = np.abs(drift.mean_shift), drift.log_variance_ratio
     worst = _largest(drift.kl)
     return NormDrift(
         norm.name,
-        norm.nodes,
-        len(norm.gamma),
+        tuple(node.name for node in norm.nodes) or (norm.name,),
+        norm.channels,
         values,
-        mean_shift=_at(np.abs(drift.mean_shift), _largest(np.abs(drift.mean_shift))),
-        mean_shift_rms=_rms(drift.mean_shift),
-        log_variance_ratio=_at(ratio, at),
+        mean_shift=_at(shift, _largest(shift)),
+        mean_shift_rms=_rms(shift),
+        log_variance_ratio=_at(ratio, _largest(np.abs(ratio))),
         log_variance_ratio_rms=_rms(ratio),
-        kl=float(drift.kl.mean()) if len(drift.kl) else 0.0,
+        kl=float(drift.kl.mean()) if norm.channels else 0.0,
         kl_max=_at(drift.kl, worst),
         worst_channel=worst,
         dead_scale=state.dead_scale,
         dead_variance=state.dead_variance,
         noisy=state.noisy,
-        kept_channels=kept,
+        kept_channels=renewal.kept,
     )
-
-
-def drift_of_renewal(norm: Norm, renewal: Renewal, values: int) -> NormDrift:
-    """Compare the stored statistics of a normalization of a model with the renewed ones."""
-    data = (renewal.mean, renewal.var)
-    return drift_of(Parameters.of(norm), data, values, renewal.kept)
 
 
 def sorted_by_drift(norms: Sequence[NormDrift]) -> tuple[NormDrift, ...]:

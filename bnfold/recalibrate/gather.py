@@ -31,14 +31,11 @@ from bnfold.recalibrate.feeding import Batch, Data, Feeding, Rows, rows_of
 from bnfold.recalibrate.instrument import Probe, instrument
 from bnfold.recalibrate.moments import Moments
 from bnfold.recalibrate.norms import Norm, find_norms, levels
-from bnfold.recalibrate.renewal import Rule
+from bnfold.recalibrate.renewal import PRECISE, SEQUENTIAL, Rule
 from bnfold.recalibrate.state import Checkpoint, Progressed, fingerprint
 from bnfold.store import load, to_bytes
 
-__all__ = ["MODES", "PRECISE", "SEQUENTIAL", "GatherJob", "Gathered"]
-
-PRECISE, SEQUENTIAL = "precise", "sequential"
-MODES = (PRECISE, SEQUENTIAL)
+__all__ = ["GatherJob", "Gathered"]
 
 _FEWER = "give fewer samples at a time: --batch-size"
 

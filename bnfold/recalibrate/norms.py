@@ -37,8 +37,8 @@ class Norm:
     """One normalization, used by one node or several.
 
     Attributes:
-        name: Name of its first node.
-        nodes: The nodes that use it, in file order.
+        name: Name of its first node, or of a PyTorch module.
+        nodes: The nodes that use it, in file order; none for a PyTorch module.
         gamma: Scale, float64[C].
         beta: Bias, float64[C].
         mean: Stored mean, float64[C].

@@ -15,9 +15,10 @@ from bnfold.graph.fold import PROVENANCE as FOLDED
 from bnfold.graph.index import Graph
 from bnfold.isolation import run_isolated
 from bnfold.progress import Progress
-from bnfold.recalibrate.assess import drift_of_renewal, sorted_by_drift
-from bnfold.recalibrate.gather import PRECISE, Gathered, GatherJob
+from bnfold.recalibrate.assess import drift_of, sorted_by_drift
+from bnfold.recalibrate.gather import Gathered, GatherJob
 from bnfold.recalibrate.norms import Norm, find_norms
+from bnfold.recalibrate.renewal import PRECISE
 from bnfold.recalibrate.report import NormKept, RecalibrationReport
 from bnfold.recalibrate.write import sign, write_statistics
 from bnfold.store import load, stage
@@ -63,7 +64,7 @@ def renew(
         for norm, moments in zip(norms, gathered.moments, strict=True)
     ]
     drifts = [
-        drift_of_renewal(norm, renewal, moments.count)
+        drift_of(norm, renewal, moments.count)
         for norm, renewal, moments in zip(norms, renewals, gathered.moments, strict=True)
     ]
     changed = write_statistics(graph, model.tensors, norms, renewals)

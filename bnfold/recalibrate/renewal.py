@@ -9,17 +9,28 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bnfold.errors import InputError
-from bnfold.recalibrate.moments import BATCHES, SAMPLES, UNBIASED, Moments
+from bnfold.recalibrate.moments import (
+    BATCHES,
+    POOLINGS,
+    SAMPLES,
+    UNBIASED,
+    VARIANCES,
+    Moments,
+)
 from bnfold.recalibrate.norms import Norm
 from bnfold.store.dtypes import dtype_of
 
-__all__ = ["Renewal", "Rule"]
+__all__ = ["MODES", "PRECISE", "SEQUENTIAL", "Renewal", "Rule", "require_choice"]
 
 Float64 = NDArray[np.float64]
+
+PRECISE, SEQUENTIAL = "precise", "sequential"
+MODES = (PRECISE, SEQUENTIAL)
 
 _SHOWN = 8
 _EPS: dict[int, float] = {
     TensorProto.FLOAT16: 2.0**-10,
+    TensorProto.BFLOAT16: 2.0**-7,
     TensorProto.FLOAT: 2.0**-23,
     TensorProto.DOUBLE: 2.0**-52,
 }
@@ -58,6 +69,15 @@ class Rule:
     pooling: str = SAMPLES
     momentum: float = 1.0
     keep_constant: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("variance", self.variance, VARIANCES)
+        require_choice("pooling", self.pooling, POOLINGS)
+        if not 0 < self.momentum <= 1:
+            raise InputError(
+                f"momentum {self.momentum:g} is not above 0 and at most 1",
+                hint="1 takes the statistics of the data, 0.1 a tenth of the way to them",
+            )
 
     def renewed(self, norm: Norm, moments: Moments) -> Renewal:
         """Return the new statistics of a normalization.
@@ -111,6 +131,16 @@ class Rule:
             "statistics are stored",
             hint="export the model with float32 statistics",
         )
+
+
+def require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless an option has one of its values.
+
+    Raises:
+        InputError: It has another one.
+    """
+    if value not in choices:
+        raise InputError(f"unknown {option} '{value}'", hint=f"choose from {', '.join(choices)}")
 
 
 def _is_constant(norm: Norm, mean: Float64, var: Float64) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@
     folded, report = bnfold.torch.fold_program(program)          # an ExportedProgram
     model = bnfold.torch.load("weights.pth", arch="timm:resnet50")
     report = bnfold.torch.optimize("model.pt2", "folded.pt2")    # files
+    renewed, report = bnfold.torch.recalibrate(module, loader)   # statistics again, from data
     report = bnfold.export(module, args, "model.onnx")           # PyTorch in, ONNX out
 
 Nothing here is imported before it is used: importing ``bnfold`` or ``bnfold.torch`` does not import
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from bnfold.torch.load import load
     from bnfold.torch.module import fold
     from bnfold.torch.program import fold_program
+    from bnfold.torch.recalibrate import recalibrate
 
-__all__ = ["export", "fold", "fold_program", "load", "optimize"]
+__all__ = ["export", "fold", "fold_program", "load", "optimize", "recalibrate"]
 
 _HOME_OF = {
     "export": "bnfold.torch.export",
@@ -36,6 +38,7 @@ _HOME_OF = {
     "fold_program": "bnfold.torch.program",
     "load": "bnfold.torch.load",
     "optimize": "bnfold.torch.convert",
+    "recalibrate": "bnfold.torch.recalibrate",
 }
 
 
