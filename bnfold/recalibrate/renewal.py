@@ -102,7 +102,7 @@ class Rule:
             )
         with np.errstate(all="ignore"):
             new = [
-                data if self.momentum == 1 else old + self.momentum * (data - old)
+                data.copy() if self.momentum == 1 else old + self.momentum * (data - old)
                 for old, data in ((norm.mean, mean), (norm.var, var))
             ]
             for vector, old in zip(new, (norm.mean, norm.var), strict=True):
