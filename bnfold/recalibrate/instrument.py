@@ -11,11 +11,12 @@ In front of a BatchNormalization with input x, of any rank, stands then::
 
 The centre takes a large mean off before anything is squared, so that float32 data of mean 1e4 and
 variance 1 keeps its digits; the sums are float64. The normalization by the statistics of the batch
-itself is the node as it was, at d instead of x, with ``shift`` for its mean and ``variance`` for
-its variance. It needs no training mode, so that every opset that the runtime knows will do.
+itself is the node as it was, at the float64 of d instead of x, with ``shift`` for its mean and
+``variance`` for its variance, rounded once behind it. It needs no training mode, so that every
+opset that the runtime knows will do.
 
 float16 is widened to float32 first. Nodes that no statistic depends on are left out, so that no
-tensor outlives its use: memory is that of one run of the model, and two tensors of float64.
+tensor outlives its use: memory is that of one run of the model, and a few tensors of float64.
 """
 
 from __future__ import annotations
@@ -161,17 +162,16 @@ class _Writer:
 
         # The parameters may have a type of their own from opset 15 on; one that is right already
         # is passed through.
-        parameters = [add("Cast", name, to=wide) for name in (gamma, beta)]
-        parameters += [cast(name, _DOUBLE, wide) for name in (shift, variance)]
+        parameters = [add("Cast", name, to=_DOUBLE) for name in (gamma, beta)]
         normalized = self._fresh("bnfold_normalized")
         inner = NodeProto()
         inner.CopyFrom(node)
-        inner.input[:] = [distance, *parameters]
+        inner.input[:] = [double, *parameters, shift, variance]
         inner.output[:] = [normalized]
         made.append(inner)
         shape = add("Shape", x)
         made.append(
-            helper.make_node("Reshape", [cast(normalized, wide, kind), shape], node.output[:1])
+            helper.make_node("Reshape", [cast(normalized, _DOUBLE, kind), shape], node.output[:1])
         )
         return made, Probe(norm, centre, shift, variance, count)
 
