@@ -31,7 +31,7 @@ from bnfold.recalibrate.feeding import Batch, Data, Feeding, Rows, rows_of
 from bnfold.recalibrate.instrument import Probe, instrument
 from bnfold.recalibrate.moments import Moments
 from bnfold.recalibrate.norms import Norm, find_norms, levels
-from bnfold.recalibrate.renewal import PRECISE, SEQUENTIAL, Rule
+from bnfold.recalibrate.renewal import PRECISE, SEQUENTIAL, Renewal, Rule
 from bnfold.recalibrate.state import Checkpoint, Progressed, fingerprint
 from bnfold.store import load, to_bytes
 
@@ -142,7 +142,7 @@ class _Gatherer:
             if number < state.level:
                 continue
             known = {
-                index: self.job.rule.renewed(self.norms[index], state.moments[index]).stored
+                index: self._renewed(index, state).stored
                 for level in passes[:number]
                 for index in level
             }
@@ -151,6 +151,10 @@ class _Gatherer:
             samples = state.rows
             state = Progressed(state.moments, number + 1)
         return Gathered(state.moments, samples, batches, self.provider)
+
+    def _renewed(self, index: int, state: Progressed) -> Renewal:
+        norm, moments = self.norms[index], state.moments[index]
+        return self.job.rule.renewed(norm, moments, label=self.model.label)
 
     def _pass(
         self,

@@ -58,11 +58,17 @@ def renew(
     norms, skipped = find_norms(graph, model.tensors, job.only)
     _require_norms(source, model.proto, norms, skipped)
     job = dataclasses.replace(job, state=str(state))
-    gathered = _run(job, timeout, progress)
-    renewals = [
-        job.rule.renewed(norm, moments)
-        for norm, moments in zip(norms, gathered.moments, strict=True)
-    ]
+    try:
+        gathered = _run(job, timeout, progress)
+        renewals = [
+            job.rule.renewed(norm, moments, label=job.model)
+            for norm, moments in zip(norms, gathered.moments, strict=True)
+        ]
+    except InputError:
+        # What was gathered is of no use; what an earlier run has left is not ours to remove.
+        if not job.resume:
+            state.unlink(missing_ok=True)
+        raise
     drifts = [
         drift_of(norm, renewal, moments.count)
         for norm, renewal, moments in zip(norms, renewals, gathered.moments, strict=True)

@@ -79,23 +79,29 @@ class Rule:
                 hint="1 takes the statistics of the data, 0.1 a tenth of the way to them",
             )
 
-    def renewed(self, norm: Norm, moments: Moments) -> Renewal:
+    def renewed(self, norm: Norm, moments: Moments, *, label: str = "") -> Renewal:
         """Return the new statistics of a normalization.
 
         With momentum a: stored + a * (data - stored), in float64, rounded once.
+
+        Args:
+            norm: What it is.
+            moments: What has been gathered of it.
+            label: How messages call the model; "" for a module.
 
         Raises:
             InputError: There are too few values, channels are constant, or the result is not
                 finite in the type that it is stored in.
         """
+        name = f"{label}: '{norm.name}'" if label else f"'{norm.name}'"
         try:
             mean, var = moments.pooled(self.pooling, self.variance)
         except ZeroDivisionError as error:
-            raise _too_few(norm, moments, self.pooling) from error
+            raise _too_few(name, moments, self.pooling) from error
         constant = np.flatnonzero(_is_constant(norm, mean, var))
         if constant.size and not self.keep_constant:
             raise InputError(
-                f"'{norm.name}': {_channels(constant)} constant in the data, and a variance of 0 "
+                f"{name}: {_channels(constant)} constant in the data, and a variance of 0 "
                 "would amplify every deviation from it",
                 hint="give more, or more varied, samples; --keep-constant leaves the statistics of "
                 "such channels as they are",
@@ -109,11 +115,15 @@ class Rule:
                 vector[constant] = old[constant]
             dtype = dtype_of(norm.statistics_kind)
             first, second = (vector.astype(dtype) for vector in new)
-        self._require_finite(norm, first, second)
+        self._require_finite(name, norm, first, second)
         return Renewal(mean, var, (first, second), tuple(constant.tolist()))
 
     def _require_finite(
-        self, norm: Norm, mean: NDArray[np.generic], var: NDArray[np.generic]
+        self,
+        name: str,
+        norm: Norm,
+        mean: NDArray[np.generic],
+        var: NDArray[np.generic],
     ) -> None:
         wide = mean.astype(np.float64) + var.astype(np.float64)
         bad = np.flatnonzero(~np.isfinite(wide) | (var.astype(np.float64) < 0))
@@ -122,12 +132,12 @@ class Rule:
         old = norm.mean[bad] + norm.var[bad]
         if not np.isfinite(old).all() and (self.momentum != 1 or self.keep_constant):
             raise InputError(
-                f"'{norm.name}': {_channels(bad)} stored with statistics that are not finite, and "
+                f"{name}: {_channels(bad)} stored with statistics that are not finite, and "
                 "nothing of them can be kept",
                 hint="leave --momentum and --keep-constant out",
             )
         raise InputError(
-            f"'{norm.name}': {_channels(bad)} outside the range of {var.dtype.name}, in which the "
+            f"{name}: {_channels(bad)} outside the range of {var.dtype.name}, in which the "
             "statistics are stored",
             hint="export the model with float32 statistics",
         )
@@ -150,15 +160,15 @@ def _is_constant(norm: Norm, mean: Float64, var: Float64) -> NDArray[np.bool_]:
     return constant
 
 
-def _too_few(norm: Norm, moments: Moments, pooling: str) -> InputError:
+def _too_few(name: str, moments: Moments, pooling: str) -> InputError:
     if moments.count < 2:
         return InputError(
-            f"'{norm.name}': {moments.count} value for each channel is too few for a variance",
+            f"{name}: {moments.count} value for each channel is too few for a variance",
             hint="give more samples",
         )
     assert pooling == BATCHES  # noqa: S101 - over samples two values are enough
     return InputError(
-        f"'{norm.name}': a batch with one value for each channel has no variance of its own",
+        f"{name}: a batch with one value for each channel has no variance of its own",
         hint="choose another --batch-size, or --pooling samples",
     )
 

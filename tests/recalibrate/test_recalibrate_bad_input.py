@@ -77,12 +77,13 @@ def test_says_what_is_wrong_and_writes_nothing(
     assert result.exit_code == 2, result.stderr
     error, *rest = result.stderr.splitlines()
     assert error.startswith("error: ")
+    assert options or str(tmp_path) in error
     assert message in error
     assert len(rest) <= 1
     assert hint in "".join(rest)
     assert not (tmp_path / "o.onnx").exists()
     assert (tmp_path / "m.onnx").read_bytes() == before
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "x.npy"]
 
 
 def test_folded_already(tmp_path: Path) -> None:

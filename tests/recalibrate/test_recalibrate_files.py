@@ -300,23 +300,32 @@ def test_an_interrupted_run_goes_on(model: Path, tmp_path: Path, mode: str) -> N
     assert len(told) < 12 * (2 if mode == "sequential" else 1)
 
 
+class StoppedError(BaseException):
+    pass
+
+
 def test_a_state_that_does_not_belong_is_refused(model: Path, tmp_path: Path, run: Run) -> None:
     rows = draw(12, 3, 4, 4)
-    np.save(tmp_path / "x.npy", rows)
-    command = (model, "-o", tmp_path / "o.onnx", "--data", tmp_path / "x.npy", "--batch-size", 4)
+    output, data = tmp_path / "o.onnx", tmp_path / "x.npy"
+    np.save(data, rows)
+    command = (model, "-o", output, "--data", data, "--batch-size", 4)
     state = tmp_path / "o.onnx.statistics.npz"
-    # Constant data in the last batch: gathered, and refused.
-    rows[:, 1] = 7
-    np.save(tmp_path / "x.npy", rows)
-    assert run(*command).exit_code == 2
-    assert state.exists()
+
+    def stop(step: str) -> None:
+        if "8 samples" in step:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        bnfold.recalibrate(model, output, data=data, batch_size=4, progress=stop)
+    kept = state.read_bytes()
     result = run(*command, "--resume", "--mode", "sequential")
     assert result.exit_code == 2
     assert "the state of another recalibration" in result.stderr
-    np.save(tmp_path / "x.npy", draw(12, 3, 4, 4))
+    np.save(data, rows + 1)
     result = run(*command, "--resume")
     assert result.exit_code == 2
     assert "the data is not what it was" in result.stderr
+    assert state.read_bytes() == kept
     state.write_bytes(b"nonsense")
     assert "not readable as the state" in run(*command, "--resume").stderr
     assert run(*command).exit_code == 0
