@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from click.testing import CliRunner, Result
 from onnx import helper, numpy_helper
@@ -249,6 +251,59 @@ def test_bodies_keep_their_statistics_and_are_told(tmp_path: Path, run: Run) -> 
     assert result.exit_code == 0, result.stderr
     assert "1 of 2 renewed" in result.stderr
     assert "subgraph" in result.stderr
+
+
+IN_A_FUNCTION = """<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+g (float[N,3,H,W] x) => (float[N,3,H,W] z)
+<float[3] g1 = {1, 2, 3}, float[3] b1 = {0, 0, 1}, float[3] m1 = {1, 0, 0}, float[3] v1 = {1, 2, 1}>
+{
+    y = BatchNormalization (x, g1, b1, m1, v1)
+    i = Identity (m1)
+    w = BatchNormalization (y, g1, b1, i, v1)
+    z = local.norm (w, g1, b1, m1, v1)
+}
+<opset_import: ["" : 17], domain: "local">
+norm (x, g, b, m, v) => (y) { y = BatchNormalization (x, g, b, m, v) }"""
+
+
+def test_functions_keep_theirs_and_shared_constants_stay_for_others(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(IN_A_FUNCTION)
+    onnx.save(proto, tmp_path / "m.onnx")
+    report = bnfold.recalibrate(tmp_path / "m.onnx", tmp_path / "o.onnx", data=[draw(8, 3, 4, 4)])
+    new = onnx.load(tmp_path / "o.onnx")
+    onnx.checker.check_model(new, full_check=True)
+    assert [norm.reason for norm in report.kept] == ["function"]
+    assert sorted(norm.name for norm in report.norms) == ["w", "y"]
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in new.graph.initializer}
+    np.testing.assert_array_equal(values["m1"], [1, 0, 0])
+    np.testing.assert_array_equal(values["v1"], [1, 2, 1])
+    assert list(new.graph.node[-1].input) == ["w", "g1", "b1", "m1", "v1"]
+    means = [node.input[3] for node in new.graph.node if node.op_type == "BatchNormalization"]
+    assert len(set(means)) == 2
+    assert "m1" not in means
+
+
+def test_report_progress_and_provider(model: Path, tmp_path: Path, run: Run) -> None:
+    np.save(tmp_path / "x.npy", draw(150, 3, 4, 4))
+    command = (model, "-o", tmp_path / "o.onnx", "--data", tmp_path / "x.npy")
+    result = run(*command, "--report", tmp_path / "r.json", "--json", "-v", "--momentum", 0.5)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report == json.loads(result.stdout)
+    assert (report["schema_version"], report["momentum"]) == (1, 0.5)
+    assert [norm["name"] for norm in report["norms"]] in (["a", "y"], ["y", "a"])
+    assert run(*command, "--report", tmp_path / "r.txt").exit_code == 2
+    steps: list[Any] = []
+    bnfold.recalibrate(
+        model, tmp_path / "o.onnx", data=tmp_path / "x.npy", mode="sequential",
+        progress=steps.append,
+    )  # fmt: skip
+    counted = [(step.done, step.total) for step in steps if getattr(step, "total", None)]
+    assert counted == [(done, 300) for done in (64, 128, 150, 214, 278, 300)]
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        result = run(*command, "--provider", "cuda")
+        assert result.exit_code == 4
+        assert "CUDAExecutionProvider is not available" in result.stderr
 
 
 # --- interruption
