@@ -47,6 +47,8 @@ def renew(
         BnfoldError: See :func:`bnfold.recalibrate`.
     """
     source = Path(job.model)
+    if output.exists() and source.exists() and output.samefile(source):
+        raise InputError(f"{output}: the output is the input", hint="choose another name")
     target = resolve_target(source, output)
     model = load(source)
     if any(file.is_at(target) for file in model.external.values()):

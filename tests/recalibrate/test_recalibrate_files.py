@@ -222,15 +222,28 @@ def test_external_data_and_constants_as_nodes(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(values[name], right)
 
 
-def test_overridable_initializers_stay_inputs(tmp_path: Path) -> None:
-    proto = model_of(TWO_IN_A_ROW)
+@pytest.mark.parametrize(("ir", "opset"), [(3, 8), (4, 9), (8, 17)])
+@pytest.mark.parametrize("merged", [False, True])
+def test_initializers_that_are_inputs_stay_inputs(
+    tmp_path: Path, ir: int, opset: int, *, merged: bool
+) -> None:
+    proto = model_of(TWO_IN_A_ROW, ir=ir, opset=opset)
+    if merged:
+        proto.graph.node[3].input[3] = "m1"
     for tensor in proto.graph.initializer:
         info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
         proto.graph.input.append(info)
     onnx.save(proto, tmp_path / "m.onnx")
     bnfold.recalibrate(tmp_path / "m.onnx", tmp_path / "o.onnx", data=[draw(11, 3, 5, 5)])
-    assert onnx.load(tmp_path / "o.onnx").graph.input == proto.graph.input
-    assert not np.array_equal(stored(tmp_path / "o.onnx")["a"][0], np.zeros(3))
+    new = onnx.load(tmp_path / "o.onnx")
+    onnx.checker.check_model(new)
+    assert new.ir_version == ir
+    if not merged:
+        assert new.graph.input == proto.graph.input
+        assert not np.array_equal(stored(tmp_path / "o.onnx")["a"][0], np.zeros(3))
+    feeds = {"x": draw(4, 3, 5, 5)}
+    session = ort.InferenceSession(new.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.isfinite(session.run(None, feeds)[0]).all()
 
 
 IN_A_BODY = """g (bool c, float[N,3,H,W] x) => (float[N,3,H,W] z)
@@ -418,3 +431,36 @@ def test_memory_does_not_grow_with_the_samples(model: Path, tmp_path: Path, kind
         peaks.append([int(number) // 1024 for number in result.stdout.split()])
     growth = np.subtract(*peaks[::-1])
     assert growth.max() < 12, peaks
+
+
+LAYOUTS = """g ({kind}[N,H,W,3] x) => (float[N,3,H,W] y)
+<float[3] g1, float[3] b1, float[3] m1, float[3] v1>
+{{
+    f = Cast <to = 1> (x)
+    t = Transpose <perm = [0, 3, 1, 2]> (f)
+    y = BatchNormalization (t, g1, b1, m1, v1)
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "scale"),
+    [
+        ("uint8", "layout=nhwc,resize=8x6", 1),
+        ("float", "layout=nhwc,resize=8x6,range=255", 1),
+        ("float", "layout=nhwc,resize=8x6,color=bgr", 1 / 255),
+    ],
+)
+def test_layout_color_and_range(
+    tmp_path: Path, images: Path, kind: str, settings: str, scale: float
+) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    onnx.save(model_of(LAYOUTS.format(kind=kind)), tmp_path / "m.onnx")
+    bnfold.recalibrate(
+        tmp_path / "m.onnx", tmp_path / "o.onnx", data=images, preprocess=settings, samples=9
+    )
+    rows = np.stack(
+        [np.asarray(pillow.open(path).resize((8, 6), 2)) for path in images.rglob("*.png")]
+    )
+    mean = rows.mean((0, 1, 2)) * scale
+    found = stored(tmp_path / "o.onnx")["y"][0]
+    np.testing.assert_allclose(found, mean[::-1] if "bgr" in settings else mean, rtol=1e-5)
