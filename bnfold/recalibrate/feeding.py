@@ -32,7 +32,6 @@ from bnfold.check.feeds.feed import Feed
 from bnfold.check.models.model import ValueSpec
 from bnfold.errors import InputError
 from bnfold.recalibrate.images import Preprocess, find_images, image_feeds
-from bnfold.recalibrate.unmapped import unmapped
 
 __all__ = ["CHUNK", "Batch", "Data", "Feeding", "Rows", "rows_of"]
 
@@ -217,7 +216,7 @@ class Feeding:
             if images:
                 yield from map(self._batch, self._image_feeds(images))
                 continue
-            for raw in map(unmapped, read_path(path, self._specs, ())):
+            for raw in read_path(path, self._specs, ()):
                 part = self._part(raw)
                 feeds = map(self._batch, feeds_from(raw, self._in_parts(part)))
                 yield from self._regrouped(feeds, CHUNK) if part and size is None else feeds

@@ -46,7 +46,7 @@ class _Member:
 
 
 class _File:
-    """An array in a file of its own, mapped."""
+    """An array in a file of its own, of which no more than a block is mapped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -62,9 +62,12 @@ class _File:
         if 0 in self.shape or not self.dtype.itemsize:
             yield from _in_blocks(self.whole(), rows)
             return
-        mapped = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        for block in _in_blocks(mapped, rows):
-            yield np.array(block)
+        for start in range(0, self.shape[0], rows):
+            # Mapped once and walked through, the file would be in memory as a whole.
+            mapped = np.load(self._path, mmap_mode="r", allow_pickle=False)
+            block = np.array(mapped[start : start + rows])
+            del mapped
+            yield block
 
 
 def _in_blocks(array: Array, rows: int) -> Iterator[Array]:
