@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from bnfold.benchmark.footprint import FootprintJob
 from bnfold.benchmark.job import BenchJob, Sized
 from bnfold.benchmark.report import BenchReport, Footprint, Latency, Setting, Speed
-from bnfold.check import LEVELS
 from bnfold.errors import InputError
 from bnfold.isolation import run_fresh, run_isolated
+from bnfold.levels import LEVELS
 from bnfold.progress import Progress, Step
 
 __all__ = ["BenchReport", "Footprint", "Latency", "Setting", "Speed", "bench"]
@@ -45,7 +45,7 @@ def bench(  # noqa: PLR0913 - one keyword for each option of the command line
     Args:
         models: Paths; the first one is what the others are compared with.
         providers: Where to time; see :func:`bnfold.check`. Work that lands elsewhere is an error.
-        level: Optimization level of the runtime, one of :data:`bnfold.check.LEVELS`.
+        level: Optimization level of the runtime, one of :data:`bnfold.levels.LEVELS`.
         batches: Sizes of the first dimension, where the model leaves it open; by default 1.
         threads: Numbers of threads inside an operator; 0 is the runtime's own choice.
         inputs: Shapes by input name; "" names the only input.

@@ -78,26 +78,23 @@ class BenchJob:
 
     def _draw(self, model: Model, provider: str, specs: list[ValueSpec]) -> Mapping[str, Any]:
         from bnfold.check.feeds.drawing import random_feeds  # noqa: PLC0415
-        from bnfold.check.feeds.feed import Feed  # noqa: PLC0415
         from bnfold.check.feeds.hints import find_hints  # noqa: PLC0415
-        from bnfold.check.runtimes.sessions import UNOPTIMIZED, OrtRunner, RunError  # noqa: PLC0415
+        from bnfold.check.runtimes.sessions import (  # noqa: PLC0415
+            UNOPTIMIZED,
+            OrtRunner,
+            RunError,
+            refusal,
+        )
 
         try:
             runner = OrtRunner(model, provider, UNOPTIMIZED)
         except RunError as error:
             raise ModelError(f"{model.label}: it does not load: {error}") from error
 
-        def attempt(feed: Feed) -> str | None:
-            try:
-                runner.run(feed.arrays)
-            except RunError as error:
-                return str(error)
-            return None
-
         hints = find_hints(model.skeleton.proto, [spec.name for spec in specs])
         # One of the first two has the smallest sizes that run.
-        drawn = random_feeds(specs, hints, self.seed, attempt)[:2]
-        return min((feed.arrays for feed in drawn), key=_elements)
+        feeds = random_feeds(specs, hints, self.seed, lambda feed: refusal(runner, feed.arrays))
+        return min((feed.arrays for feed in feeds[:2]), key=_elements)
 
     def _time(self, models: list[Model], sized: Sized, progress: Progress) -> Iterator[Speed]:
         from bnfold.benchmark.interval import ratio_interval, summarize  # noqa: PLC0415

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING
 from bnfold.check.request import Request
 from bnfold.errors import InputError
 from bnfold.isolation import run_isolated
+from bnfold.levels import LEVELS
 from bnfold.progress import Progress
 from bnfold.report import CheckReport
 
 if TYPE_CHECKING:
     from bnfold.check.models.model import ModelLike
 
-__all__ = ["LEVELS", "check"]
-
-LEVELS = ("disable_all", "basic", "extended", "layout", "default")
-"""Optimization levels of ONNX Runtime; ``default`` is the one that it takes unasked."""
+__all__ = ["check"]
 
 
 def check(  # noqa: PLR0913 - the command has these options
@@ -58,7 +56,8 @@ def check(  # noqa: PLR0913 - the command has these options
         providers: ``cpu``, ``cuda``, ``cuda:1``, or any other execution provider of the installed
             runtime by its name. A provider that is asked for either runs the models, proved by
             the runtime's own assignment of nodes, or is an error.
-        level: Optimization level of the deployment, one of ``LEVELS``. The models are compared as
+        level: Optimization level of the deployment, one of
+            :data:`bnfold.levels.LEVELS`. The models are compared as
             they are written (``disable_all``) in any case.
         inputs: Shapes by input name, in place of the declared ones; "" names the only input.
         dims: Sizes of symbolic dimensions.

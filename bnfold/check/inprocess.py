@@ -33,7 +33,7 @@ from bnfold.check.models.model import Model, interface_difference, open_model
 from bnfold.check.models.pairs import NOT_COMPARABLE, Pair, open_pair
 from bnfold.check.request import Request
 from bnfold.check.runtimes.providers import CUDA, provider_name, resolve_provider
-from bnfold.check.runtimes.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, RunError
+from bnfold.check.runtimes.sessions import REFERENCE_EVALUATOR, UNOPTIMIZED, refusal
 from bnfold.check.verdict.compare import Tolerance
 from bnfold.check.verdict.tf32 import measure_tf32
 from bnfold.check.verdict.tolerances import load_tolerances
@@ -133,13 +133,6 @@ def _prepare(pair: Pair, request: Request) -> tuple[FeedSource, Hints]:
     specs = apply_shapes(model.inputs, request.inputs, request.dims)
     hints = find_hints(model.skeleton.proto, [spec.name for spec in specs])
 
-    def attempt(feed: Feed) -> str | None:
-        try:
-            pair.truth.run(feed.arrays)
-        except RunError as error:
-            return str(error)
-        return None
-
     def translate(error: InputError) -> InputError:
         if pair.provider != REFERENCE_EVALUATOR:
             return error
@@ -152,7 +145,7 @@ def _prepare(pair: Pair, request: Request) -> tuple[FeedSource, Hints]:
         specs,
         model.outputs,
         hints,
-        attempt,
+        lambda feed: refusal(pair.truth, feed.arrays),
         quick=pair.provider == REFERENCE_EVALUATOR,
         translate=translate,
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bnfold.cli.console import Terminal, print_bug, print_error, print_json, to_json
-from bnfold.cli.objects import checks_of, error_parts, json_head
-from bnfold.errors import BnfoldError, InputError
+from bnfold.cli.console import Terminal, print_bug, print_error
+from bnfold.cli.objects import checks_of, emit, error_parts, json_head
+from bnfold.errors import BnfoldError
 from bnfold.report import FoldReport
 
 __all__ = ["Batch", "run_batch"]
@@ -39,16 +39,7 @@ class Batch:
         Raises:
             InputError: If a file cannot be written.
         """
-        if terminal.json:
-            print_json(self.to_dict())
-        for file in files:
-            try:
-                file.write_text(to_json(self.to_dict()) + "\n", encoding="utf-8")
-            except OSError as error:
-                raise InputError(
-                    f"{file}: cannot write the report: {error.strerror}",
-                    hint="choose another place with --report",
-                ) from error
+        emit(self.to_dict(), terminal, files)
 
 
 def run_batch(

@@ -96,11 +96,11 @@ def _replay(
     reference: str, candidate: str, checks: tuple[CheckReport, ...], proof: Proof
 ) -> str | None:
     """Return the command that compares the two on the failing feed alone, if one was saved."""
-    from bnfold.check.data import replay_command
-
     failed = next((report for report in checks if report.failing_feed), None)
     if failed is None or failed.failing_feed is None:
         return None
+    from bnfold.check.data import replay_command
+
     options = {
         "seed": proof["seed"],
         "level": None if proof["level"] == "default" else proof["level"],

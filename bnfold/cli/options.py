@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import click
 
 from bnfold.cli.console import Terminal
+from bnfold.levels import LEVELS
 
 __all__ = [
     "Proof",
@@ -73,7 +74,7 @@ provider_option = click.option(
 )
 level_option = click.option(
     "--level",
-    type=click.Choice(["disable_all", "basic", "extended", "layout", "default"]),
+    type=click.Choice(list(LEVELS)),
     default="default",
     show_default=True,
     help="Optimization level of the deployment.",

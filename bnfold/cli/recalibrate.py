@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from bnfold.cli.console import Terminal, print_hint, print_json, print_warning, to_json
-from bnfold.cli.objects import error_parts, json_head
+from bnfold.cli.console import Terminal, print_hint, print_json, print_warning
+from bnfold.cli.objects import emit, error_parts, json_head
 from bnfold.cli.options import terminal_options, timeout_option
 from bnfold.errors import BnfoldError, InputError
 
@@ -184,14 +184,5 @@ def recalibrate(  # noqa: PLR0913 - one parameter for each option
     if not terminal.quiet:
         for warning in report.warnings:
             print_warning(warning)
-    if terminal.json:
-        print_json(report.to_dict())
-    for file in reports:
-        try:
-            file.write_text(to_json(report.to_dict()) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"{file}: cannot write the report: {error.strerror}",
-                hint="choose another place with --report",
-            ) from error
+    emit(report.to_dict(), terminal, reports)
     return 0

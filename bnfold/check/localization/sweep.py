@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -171,7 +172,7 @@ def _pending(stepper: Stepper, name: str, done: set[int]) -> list[Step]:
     return [found[index] for index in sorted(found)]
 
 
-class _Side:
+class _Side(ABC):
     """Values of one model that are still needed, in one world or several."""
 
     def __init__(self, stepper: Stepper, joints: Sequence[str]) -> None:
@@ -197,8 +198,9 @@ class _Side:
                     self._forget(output)
             self.stepper.model.skeleton.tensors.release()
 
+    @abstractmethod
     def run(self, step: Step) -> None:
-        raise NotImplementedError
+        """Run a node in every world."""
 
     def used(self, name: str) -> None:
         """Note that a value was read; after the last time it is forgotten."""

@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 
 from bnfold.check.runtimes.installed import runtime_name
-from bnfold.check.runtimes.providers import CPU, not_started, provider_name
+from bnfold.check.runtimes.providers import CPU, provider_name
 from bnfold.errors import ProviderError
 
 __all__ = ["nodes_per_provider", "prove_placement", "shape_arithmetic"]
@@ -71,13 +71,11 @@ def prove_placement(session: Any, provider: str, label: str, graph: onnx.GraphPr
         graph: The main graph of the model.
 
     Raises:
-        ProviderError: The provider did not start, does not tell, or another one got compute nodes.
+        ProviderError: The runtime does not tell, or another provider got compute nodes.
     """
     name = provider_name(provider)
     if name == CPU:
         return
-    if name not in session.get_providers():
-        raise not_started(label, provider, "")
     if not hasattr(session, "get_provider_graph_assignment_info"):
         raise ProviderError(
             f"{runtime_name()} does not tell which provider runs which node",

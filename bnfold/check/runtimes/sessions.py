@@ -30,9 +30,9 @@ from bnfold.check.runtimes.providers import (
     session_providers,
     start_failure,
 )
+from bnfold.levels import LEVELS
 
 __all__ = [
-    "LEVELS",
     "REFERENCE_EVALUATOR",
     "UNOPTIMIZED",
     "OrtRunner",
@@ -41,6 +41,7 @@ __all__ = [
     "Runner",
     "Value",
     "invalid",
+    "refusal",
     "run_error",
     "start_session",
 ]
@@ -51,14 +52,6 @@ Value = Any
 REFERENCE_EVALUATOR = "onnx.reference"
 # The level at which a runtime runs a model as it is written.
 UNOPTIMIZED = "disable_all"
-# Optimization levels by name; the runtime's own default is the highest.
-LEVELS = {
-    UNOPTIMIZED: "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "layout": "ORT_ENABLE_LAYOUT",
-    "default": "ORT_ENABLE_ALL",
-}
 
 _SILENT = 4  # ONNX Runtime's severity "fatal"
 _NO_MEMORY = re.compile(r"failed to allocate memory|out of memory|bad_alloc", re.IGNORECASE)
@@ -94,6 +87,15 @@ class Runner(Protocol):
         ...
 
 
+def refusal(runner: Runner, arrays: Mapping[str, Value]) -> str | None:
+    """Return why a model does not run with these values, or None if it does."""
+    try:
+        runner.run(arrays)
+    except RunError as error:
+        return str(error)
+    return None
+
+
 def start_session(
     model: Model,
     provider: str,
@@ -106,7 +108,7 @@ def start_session(
     Args:
         model: What to load.
         provider: From :func:`bnfold.check.runtimes.providers.resolve_provider`.
-        level: A key of ``LEVELS``.
+        level: A key of :data:`bnfold.levels.LEVELS`.
         options: ``SessionOptions`` to start from.
         cuda: Options of the CUDA provider.
 
@@ -157,7 +159,7 @@ class OrtRunner:
     Args:
         model: What to run.
         provider: From :func:`bnfold.check.runtimes.providers.resolve_provider`.
-        level: A key of ``LEVELS``.
+        level: A key of :data:`bnfold.levels.LEVELS`.
         overrides: Values in place of the initializers and constants of these names.
         tf32: True to let CUDA round to TF32.
 

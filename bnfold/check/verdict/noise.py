@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -30,7 +30,8 @@ from bnfold.check.feeds.draws import is_float
 from bnfold.check.feeds.feed import Feed
 from bnfold.check.feeds.hints import Hint
 from bnfold.check.models.model import Array, Model
-from bnfold.check.runtimes.sessions import RunError, Runner, Value
+from bnfold.check.models.pairs import Pair
+from bnfold.check.runtimes.sessions import UNOPTIMIZED, RunError, Runner, Value
 
 __all__ = [
     "NOT_WEIGHTS",
@@ -189,30 +190,19 @@ class NoiseSource:
     """Runs neighbours of the reference.
 
     Args:
-        model: The reference.
-        runner: The reference made ready.
-        reopen: Makes a model ready with other weights.
+        pair: The models, of which the reference is run.
         hints: Advice by input name.
         seed: Where the random numbers start.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        runner: Runner,
-        reopen: Callable[[Model, Mapping[str, Array]], Runner],
-        hints: Mapping[str, Hint],
-        seed: int,
-    ) -> None:
-        self._model = model
-        self._runner = runner
-        self._reopen = reopen
+    def __init__(self, pair: Pair, hints: Mapping[str, Hint], seed: int) -> None:
+        self._pair = pair
         self._hints = hints
         self._seed = seed
         self._kept: list[Runner] | None = None
         self._coarse_weights = any(
             tensor.data_type in {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-            for _, tensor in _float_tensors(model.graph)
+            for _, tensor in _float_tensors(pair.reference.graph)
         )
 
     def first(self, feed: Feed, index: int) -> Iterator[list[Value]]:
@@ -242,15 +232,16 @@ class NoiseSource:
             rng = np.random.default_rng((self._seed, index, draw, 1))
             moved = move_inputs(feed, self._hints, rng)
             if moved is not None:
-                yield from outputs_of(self._runner, moved)
+                yield from outputs_of(self._pair.truth, moved)
 
     def _neighbours(self, draws: range) -> Iterator[Runner]:
         for draw in draws:
-            model, overrides = move_weights(self._model, (self._seed, draw, 2))
-            if not overrides and model is self._model:
+            reference = self._pair.reference
+            model, overrides = move_weights(reference, (self._seed, draw, 2))
+            if not overrides and model is reference:
                 return
             try:
-                yield self._reopen(model, overrides)
+                yield self._pair.open(model, UNOPTIMIZED, overrides)
             except RunError:
                 # Nothing to learn here: the noise of the inputs has to do.
                 return

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from bnfold.check.feeds.feed import Feed
 from bnfold.check.feeds.hints import Hints
 from bnfold.check.models.pairs import Pair
-from bnfold.check.runtimes.sessions import UNOPTIMIZED, OrtRunner, RunError, Value
+from bnfold.check.runtimes.sessions import OrtRunner, RunError, Value
 from bnfold.check.verdict.compare import Finding, Truth, failure
 from bnfold.check.verdict.noise import NoiseSource
 from bnfold.report import OutputComparison
@@ -38,19 +38,16 @@ def measure_tf32(
         The largest difference for each output that noise does not explain.
     """
     names = [output.name for output in pair.reference.outputs]
-    noise = NoiseSource(
-        pair.reference,
-        pair.truth,
-        lambda model, overrides: pair.open(model, UNOPTIMIZED, overrides),
-        hints,
-        seed,
-    )
+    noise = NoiseSource(pair, hints, seed)
     worst = [Finding(True) for _ in names]
     try:
         candidate = OrtRunner(pair.candidate, pair.provider, level, tf32=True)
         for index, feed in enumerate(itertools.islice(feeds, _FEEDS)):
             found = _compare(pair, candidate.run(feed.arrays), feed, noise, index)
-            worst = [max(either, key=_severity) for either in zip(worst, found, strict=True)]
+            worst = [
+                max(either, key=lambda finding: finding.severity)
+                for either in zip(worst, found, strict=True)
+            ]
     except RunError as error:
         worst = [failure(f"it does not run: {error}")] * len(names)
     return tuple(finding.named(name) for name, finding in zip(names, worst, strict=True))
@@ -64,7 +61,3 @@ def _compare(
         for truth, value in zip(truths, neighbour, strict=True):
             truth.add_neighbour(value)
     return [truth.compare(value) for truth, value in zip(truths, values, strict=True)]
-
-
-def _severity(finding: Finding) -> tuple[bool, float]:
-    return finding.severity

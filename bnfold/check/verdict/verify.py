@@ -101,13 +101,7 @@ def verify(
         rules = [tolerance.get(name) for name in names]
     else:
         rules = [tolerance] * len(names)
-    noise = NoiseSource(
-        pair.reference,
-        pair.truth,
-        lambda model, overrides: pair.open(model, UNOPTIMIZED, overrides),
-        hints,
-        seed,
-    )
+    noise = NoiseSource(pair, hints, seed)
     cases = _first_round(pair, feeds, hints, rules, noise, tallies, tell)
     _second_round(cases, noise, lambda text: tell(f"{pair.provider}: {text}"))
     _excuse(pair, cases, names, seed)
