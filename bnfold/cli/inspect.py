@@ -7,6 +7,7 @@ import click
 from bnfold.cli.batch import run_batch
 from bnfold.cli.console import Terminal
 from bnfold.cli.options import fold_options, models_argument, terminal_options
+from bnfold.fleet.sources import find_sources
 
 __all__ = ["inspect"]
 
@@ -30,11 +31,14 @@ def inspect(
     statistics: bool,
     terminal: Terminal,
 ) -> int:
-    """Say what would be folded and what would stay, and why. Nothing is written."""
+    """Say what would be folded and what would stay, and why. Nothing is written.
+
+    A MODEL may be a directory: every .onnx file beneath it.
+    """
     from bnfold.pipeline import inspect as inspect_model
 
     batch = run_batch(
-        models,
+        tuple(source.model for source in find_sources(models)),
         lambda model: inspect_model(
             model,
             keep=keep,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from bnfold.cli.options import (
     terminal_options,
 )
 from bnfold.errors import InputError
-from bnfold.progress import Progress
+from bnfold.fleet.sources import Source, find_sources
+from bnfold.fleet.targets import assign_targets
+from bnfold.fleet.task import FoldTask, PytorchSettings
 from bnfold.report import FoldReport, Reason
-from bnfold.targets import default_target
 
 __all__ = ["optimize"]
 
@@ -93,6 +95,8 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
     Without -o, a/model.onnx becomes a/model.folded.onnx. The input is never touched unless
     --in-place says so, and an output appears only if it is proved to compute the same.
 
+    A MODEL may be a directory: every .onnx file beneath it. With --output-dir the tree is kept.
+
     A MODEL may be a PyTorch file: an exported program (.pt2), TorchScript, a state dict with
     --arch. Then -o names what to write, an .onnx or a .pt2 file; --input gives the shapes of a
     module's inputs, and --dim N=4 leaves their first axis open under that name.
@@ -100,56 +104,25 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
     report_files = _report_files(reports)
     targets = _targets(models, output, output_dir, in_place=in_place)
     if output_dir is not None:
-        _make_directory(Path(output_dir))
-
-    from bnfold.pipeline import optimize as optimize_model
-    from bnfold.torch.files import kind_of
-
-    def of_pytorch(model: str, progress: Progress | None) -> FoldReport:
-        from bnfold import torch
-        from bnfold.torch.arch_args import parse_arch_args
-
-        passed: dict[str, Any] = {**proof}
-        return torch.optimize(
-            model,
-            None if in_place else targets[model],
-            arch=arch,
-            arch_args=parse_arch_args(arch_args),
-            ema=ema,
-            trust_pickle=trust_pickle,
-            inputs=passed.pop("inputs"),
-            dims=passed.pop("dims"),
-            in_place=in_place,
-            check=prove,
-            keep=keep,
-            progress=progress,
-            options={
-                "simplify": simplify, "merge": merge, "ones_channel": ones_channel, **passed
-            },
-        )  # fmt: skip
+        _make_directories(Path(output_dir), targets.values())
+    pytorch = PytorchSettings(arch, arch_args, ema, trust_pickle)
+    options: dict[str, Any] = {
+        "check": prove,
+        "simplify": simplify,
+        "keep": keep,
+        "freeze_initializers": freeze_initializers,
+        "merge": merge,
+        "ones_channel": ones_channel,
+        **proof,
+    }
+    tasks = {
+        source.model: FoldTask(source.model, None if in_place else str(target), options, pytorch)
+        for source, target in targets.items()
+    }
 
     def job(model: str) -> FoldReport:
         with terminal.progress() as progress:
-            if kind_of(Path(model)) is not None:
-                return of_pytorch(model, progress)
-            if arch is not None or ema or trust_pickle or arch_args:
-                raise InputError(
-                    f"{model}: --arch, --arch-args, --ema and --trust-pickle are for PyTorch files",
-                    hint="this is none: leave them away",
-                )
-            return optimize_model(
-                model,
-                None if in_place else targets[model],
-                in_place=in_place,
-                check=prove,
-                simplify=simplify,
-                keep=keep,
-                freeze_initializers=freeze_initializers,
-                merge=merge,
-                ones_channel=ones_channel,
-                progress=progress,
-                **proof,
-            )
+            return tasks[model].fold(progress)
 
     def verdict(report: FoldReport) -> int:
         missed = sum(site.reason is not Reason.EXCLUDED for site in report.kept)
@@ -159,7 +132,7 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
         print_hint("the report says why; --keep names sites that may stay")
         return 1
 
-    batch = run_batch(models, job, terminal, verdict)
+    batch = run_batch(tuple(tasks), job, terminal, verdict)
     batch.emit(terminal, report_files)
     return batch.exit_code
 
@@ -181,55 +154,27 @@ def _report_files(names: tuple[str, ...]) -> tuple[Path, ...]:
 
 def _targets(
     models: tuple[str, ...], output: str | None, output_dir: str | None, *, in_place: bool
-) -> dict[str, Path]:
-    """Return the path to write for each model: no two alike.
+) -> dict[Source, Path]:
+    """Return what to write for each model, of those beneath directories too.
 
     Raises:
         click.UsageError: If the options contradict each other.
-        InputError: If an output cannot be written where it is wanted.
+        InputError: If there is no model, or two would go to one file.
     """
     if sum((output is not None, output_dir is not None, in_place)) > 1:
         raise click.UsageError("-o, --output-dir and --in-place exclude each other.")
-    if output is not None and len(models) > 1:
+    if output is not None and (len(models) > 1 or Path(models[0]).is_dir()):
         raise click.UsageError("-o names one file; use --output-dir for several models.")
-    targets: dict[str, Path] = {}
-    taken: dict[Path, str] = {}
-    for model in models:
-        source = Path(model)
-        if in_place:
-            target = source
-        elif output_dir is not None:
-            target = _with_suffix(source, Path(output_dir) / source.name)
-        elif output is None:
-            target = _with_suffix(source, default_target(source))
-        else:
-            target = Path(output)
-        first = taken.setdefault(target.absolute(), model)
-        if model in targets or first != model:
+    sources = find_sources(models, None if output_dir is None else Path(output_dir))
+    return assign_targets(sources, output, output_dir, in_place=in_place)
+
+
+def _make_directories(root: Path, targets: Iterable[Path]) -> None:
+    for path in (root, *sorted({target.parent for target in targets})):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
             raise InputError(
-                f"{target}: both '{first}' and '{model}' would be written here",
-                hint="give each model once, or run bnfold once for each",
-            )
-        targets[model] = target
-    return targets
-
-
-def _with_suffix(source: Path, target: Path) -> Path:
-    """PyTorch files other than exported programs become ONNX files."""
-    from bnfold.torch.files import kind_of, written_as
-
-    try:
-        of_pytorch = kind_of(source) is not None
-    except InputError:
-        return target  # its own turn will say what is wrong with it
-    return target.with_suffix(written_as(source)) if of_pytorch else target
-
-
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot create this directory: {error.strerror}",
-            hint="choose another --output-dir",
-        ) from error
+                f"{path}: cannot create this directory: {error.strerror}",
+                hint="choose another --output-dir",
+            ) from error

@@ -41,6 +41,12 @@ def external(directory: Path, digits: Path) -> Path:
     return path
 
 
+def empty_directory(directory: Path, _: Path) -> Path:
+    path = directory / "empty"
+    path.mkdir()
+    return path
+
+
 def missing_data(directory: Path, digits: Path) -> Path:
     path = external(directory, digits)
     (directory / "weights").unlink()
@@ -69,7 +75,7 @@ def of_bytes(content: Callable[[bytes], bytes]) -> Callable[[Path, Path], Path]:
 
 MODELS: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "missing": (lambda directory, _: directory / "missing.onnx", "no such file"),
-    "directory": (lambda directory, _: directory, "directory"),
+    "directory": (empty_directory, "directory"),
     "empty": (of_bytes(lambda _: b""), "empty"),
     "lfs pointer": (of_bytes(lambda _: LFS_POINTER), "Git LFS pointer"),
     "text": (of_bytes(lambda _: b"hello, world\n" * 9), "not an ONNX model"),
