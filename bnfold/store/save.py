@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from bnfold.store import files, layout
 from bnfold.store.beside import data_name, has_content, obsolete_data
 from bnfold.store.files import DataFile, FileRange
 from bnfold.store.load import LoadedModel
+from bnfold.store.temporaries import temporary
 from bnfold.store.tensors import TensorStore
 from bnfold.store.wire import Piece
 
@@ -106,7 +106,7 @@ class Staged:
 
     def __init__(self, model: LoadedModel, target: Path, *, unchanged: bool) -> None:
         self.target = target
-        self.path = target.parent / f".bnfold-{secrets.token_hex(8)}.tmp"
+        self.path = temporary(target.parent)
         self.nbytes = 0
         self._created: list[Path] = []
         self._directories: list[Path] = []
@@ -186,12 +186,13 @@ class Staged:
                 elif not (copy.is_file() and has_content(copy, file)):
                     return False
         store = model.tensors
+        self._write_file(self.path, [FileRange(model.file, 0, model.file.size)], store)
+        # Last: other models may refer to them from then on, so that they are not taken back.
         for copy, file in missing:
             self._make_directories(copy.parent)
-            temporary = self._temporary()
-            self._write_file(temporary, [FileRange(file, 0, file.size)], store)
-            self._place(temporary, copy)
-        self._write_file(self.path, [FileRange(model.file, 0, model.file.size)], store)
+            unfinished = temporary(self.target.parent)
+            self._write_file(unfinished, [FileRange(file, 0, file.size)], store)
+            self._place(unfinished, copy)
         self._locations = set(model.external)
         self.nbytes = model.size
         return True
@@ -210,11 +211,11 @@ class Staged:
             raise InputError(
                 f"{self.target}: cannot name external data", hint="choose a name that is UTF-8"
             ) from error
-        temporary = None
+        unfinished = None
         if data.items:
-            temporary = self._temporary()
-            self._write_file(temporary, data.pieces(), store)
-            name = data_name(self.target, temporary)
+            unfinished = temporary(self.target.parent)
+            self._write_file(unfinished, data.pieces(), store)
+            name = data_name(self.target, unfinished)
             pieces, _ = layout.lay_out(skeleton, store, location=name, spill=spill)
             self._locations = {name}
         if _nbytes(pieces) > files.MAX_MODEL_BYTES:
@@ -222,16 +223,13 @@ class Staged:
                 f"{store.label}: even without its weights the model exceeds the 2 GiB of protobuf"
             )
         self._write_file(self.path, pieces, store)
-        if temporary is not None:
+        if unfinished is not None:
             final = self.target.parent / name
             if not os.path.lexists(final):
-                self._place(temporary, final)
+                self._place(unfinished, final)
             else:  # the same bytes are there already
-                temporary.unlink()
+                unfinished.unlink()
         self.nbytes = _nbytes(pieces) + data.nbytes
-
-    def _temporary(self) -> Path:
-        return self.target.parent / f".bnfold-{secrets.token_hex(8)}.tmp"
 
     def _make_directories(self, directory: Path) -> None:
         if not directory.exists():
@@ -248,14 +246,13 @@ class Staged:
             if self._mode is not None:
                 path.chmod(self._mode)
             layout.write_pieces(target, pieces, store)
-            os.fsync(target)
         finally:
             os.close(target)
 
-    def _place(self, temporary: Path, final: Path) -> None:
+    def _place(self, unfinished: Path, final: Path) -> None:
         """Give a data file its name, which nothing has."""
         self._created.append(final)
-        temporary.rename(final)
+        unfinished.rename(final)
         _sync_directory(final.parent)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import InputError
 from bnfold.report import FoldReport
+from bnfold.store.temporaries import temporary
 from bnfold.targets import StrPath, default_target, resolve_target
 from bnfold.torch.export import Job, run_export
 from bnfold.torch.files import written_as
@@ -175,7 +175,7 @@ def _exported(
 
 def _save(program: ExportedProgram, target: Path) -> None:
     """Write beside the target, and move into place when whole."""
-    staged = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.pt2")
+    staged = temporary(target.parent, ".pt2")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
