@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -23,7 +23,7 @@ from bnfold.isolation.messages import read_message, write_message
 if TYPE_CHECKING:
     from bnfold.progress import Progress
 
-__all__ = ["Job", "run_fresh", "run_isolated"]
+__all__ = ["Job", "Worker", "run_fresh", "run_isolated"]
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -87,7 +87,7 @@ def run_fresh(job: Job[Result], timeout: float | None = None) -> tuple[Result, .
     Raises:
         BnfoldError: See :func:`run_isolated`.
     """
-    worker = _Worker()
+    worker = Worker()
     try:
         return worker.run(job, lambda _: None, timeout)
     finally:
@@ -101,16 +101,22 @@ def _run_here(job: Job[Result], progress: Progress | None) -> tuple[Result, ...]
     return tuple(results)
 
 
-class _Worker:
+class Worker:
     """One child process.
+
+    Args:
+        environment: Variables that differ from those of this process.
 
     Attributes:
         is_idle: True if it waits for a request; False also where nobody knows what it does.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = dict(environment or {})
         self._parent, self._path = os.getpid(), list(sys.path)
-        handle, name = tempfile.mkstemp(prefix="bnfold-", suffix=".log")
+        handle, name = tempfile.mkstemp(
+            prefix="bnfold-", suffix=".log", dir=self._environment.get("TMPDIR")
+        )
         os.close(handle)
         self._log = Path(name)
         self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
@@ -134,16 +140,21 @@ class _Worker:
         return self._parent == os.getpid()
 
     def run(
-        self, job: Job[Result], progress: Progress, timeout: float | None
+        self,
+        job: Job[Result],
+        progress: Progress,
+        timeout: float | None,
+        directory: str | os.PathLike[str] | None = None,
     ) -> tuple[Result, ...]:
-        """Have a job done; see :func:`run_isolated`."""
+        """Have a job done in ``directory``, or the current one; see :func:`run_isolated`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         self.is_idle = False
         results: list[Result] = []
         doing = "starting"
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         with contextlib.suppress(BrokenPipeError):  # its end is told below
-            write_message(self._process.stdin, (str(Path.cwd()), dict(os.environ), job))
+            where = os.fspath(directory or Path.cwd())
+            write_message(self._process.stdin, (where, os.environ | self._environment, job))
         while True:
             try:
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -217,15 +228,15 @@ def _last_words(log: Path) -> str:
 
 
 _LOCK = threading.Lock()
-_worker: _Worker | None = None
+_worker: Worker | None = None
 
 
-def _ready_worker() -> _Worker:
+def _ready_worker() -> Worker:
     global _worker  # noqa: PLW0603 - one child for the process, as there is one lock
     if _worker is not None and not _worker.is_ready:
         _end()
         _worker = None
-    _worker = _worker or _Worker()
+    _worker = _worker or Worker()
     return _worker
 
 

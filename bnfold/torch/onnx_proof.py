@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import nn
 
+from bnfold.check.runtimes.threads import limit_threads
 from bnfold.errors import MissingPackageError
 from bnfold.report import CheckReport
 from bnfold.torch.inputs import Example
@@ -79,6 +80,7 @@ class _Model:
                 hint="pip install 'bnfold[cpu]'",
             ) from error
         options = onnxruntime.SessionOptions()
+        limit_threads(options)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4
         self.run_on: Any

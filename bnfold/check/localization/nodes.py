@@ -19,6 +19,7 @@ from bnfold.check.runtimes.sessions import (
     run_error,
     start_session,
 )
+from bnfold.check.runtimes.threads import limit_threads
 
 __all__ = ["EvaluatedNode", "SessionNode", "in_order", "names_used"]
 
@@ -39,6 +40,7 @@ class SessionNode:
     def __init__(self, model: Model, provider: str, weights: Mapping[str, Array]) -> None:
         ort = require_runtime()
         options = ort.SessionOptions()
+        limit_threads(options)
         options.use_deterministic_compute = True
         self.provider = provider
         # The session may read these without a copy: they have to live as long as it does.

@@ -30,6 +30,7 @@ from bnfold.check.runtimes.providers import (
     session_providers,
     start_failure,
 )
+from bnfold.check.runtimes.threads import limit_threads
 from bnfold.levels import LEVELS
 
 __all__ = [
@@ -182,6 +183,7 @@ class OrtRunner:
     ) -> None:
         ort = require_runtime()
         options = ort.SessionOptions()
+        limit_threads(options)
         options.use_deterministic_compute = True
         # The session reads these without a copy: they have to live as long as it does.
         self._overrides = {name: ort_value(value) for name, value in (overrides or {}).items()}
