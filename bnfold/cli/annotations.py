@@ -20,7 +20,7 @@ from bnfold.report.render.markdown import to_markdown
 from bnfold.report.render.overview import elsewhere, title, verb_of
 from bnfold.report.render.text import readable
 
-__all__ = ["annotate", "annotations", "append_summary"]
+__all__ = ["annotate", "annotations_of", "append_summary"]
 
 PER_STEP = 10
 """Annotations of one kind that GitHub shows of a step."""
@@ -41,7 +41,7 @@ def annotate(report: Mapping[str, Any]) -> None:
     Args:
         report: The object of a run, as ``--json`` prints it.
     """
-    for line in annotations(report):
+    for line in annotations_of(report):
         click.echo(line)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
@@ -51,7 +51,7 @@ def annotate(report: Mapping[str, Any]) -> None:
             print_warning(f"{summary}: cannot write the summary of the job: {error.strerror}")
 
 
-def annotations(report: Mapping[str, Any]) -> list[str]:
+def annotations_of(report: Mapping[str, Any]) -> list[str]:
     """Return the workflow commands of a report.
 
     A model gets one annotation of each kind, whose lines are its alerts. Of more models than
