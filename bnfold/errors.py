@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from bnfold.report import CheckReport
+    from bnfold.report import CheckReport, FoldReport
 
 __all__ = [
     "BnfoldError",
@@ -62,15 +62,22 @@ class NotEquivalentError(BnfoldError):
 
     Attributes:
         checks: The comparisons that were made, the failing ones among them.
+        report: What was folded, or None where that is not known.
     """
 
     exit_code = 3
 
     def __init__(
-        self, message: str, *, hint: str | None = None, checks: tuple[CheckReport, ...] = ()
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        checks: tuple[CheckReport, ...] = (),
+        report: FoldReport | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.checks = checks
+        self.report = report
 
 
 class ProviderError(BnfoldError):

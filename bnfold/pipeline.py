@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar, overload
 import onnx
 
 from bnfold.check import check as compare
-from bnfold.errors import InputError, NotEquivalentError
+from bnfold.errors import InputError, NotEquivalentError, ProviderError
+from bnfold.graph.census import operator_counts
 from bnfold.graph.fold import FoldOptions, fold_model
 from bnfold.memory import as_given, open_any, to_proto
 from bnfold.progress import Progress
@@ -44,6 +45,7 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     merge: bool = True,
     ones_channel: bool = False,
     simplify: bool = False,
+    statistics: bool = False,
     inputs: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     data: Sequence[StrPath] = (),
@@ -75,6 +77,7 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         ones_channel: Fold a normalization in front of a padded convolution by giving the
             convolution before it one more channel, which is constantly 1.
         simplify: Run onnxsim first; the proof is still against ``src``.
+        statistics: Report what can be seen of the statistics of ``src`` too, as `inspect` does.
         inputs: Shapes by input name, for the proof; "" names the only input.
         dims: Sizes of symbolic dimensions, for the proof.
         data: Files with real inputs to compare on as well.
@@ -105,7 +108,8 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         raise InputError(
             f"{target}: the output is external data of the input", hint="choose another name"
         )
-    nodes_before, size_before = len(model.proto.graph.node), model.size
+    operators_before, size_before = operator_counts(model.proto), model.size
+    found = statistics_of(model) if statistics else None
     hints: tuple[str, ...] = ()
     if simplify:
         say("simplifying")
@@ -119,41 +123,50 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         ),
     )
     changed |= simplify
+    report = dataclasses.replace(
+        report,
+        model=str(src),
+        nodes_before=sum(operators_before.values()),
+        operators_before=operators_before,
+        bytes_before=size_before,
+        statistics=found,
+        hints=(*hints, *report.hints),
+    )
     checks: tuple[CheckReport, ...] = ()
     say("writing")
     with stage(model, target, unchanged=not changed) as staged:
         if check and changed:
             failing_feed = target.with_name(f"{target.stem}.failing.npz")
-            checks = compare(
-                source,
-                staged.path,
-                providers=providers,
-                level=level,
-                inputs=inputs,
-                dims=dims,
-                data=data,
-                data_loader=data_loader,
-                samples=samples,
-                rtol=rtol,
-                atol=atol,
-                tolerances=tolerances,
-                seed=seed,
-                timeout=timeout,
-                progress=progress,
-                failing_feed=failing_feed,
-            )
+            try:
+                checks = compare(
+                    source,
+                    staged.path,
+                    providers=providers,
+                    level=level,
+                    inputs=inputs,
+                    dims=dims,
+                    data=data,
+                    data_loader=data_loader,
+                    samples=samples,
+                    rtol=rtol,
+                    atol=atol,
+                    tolerances=tolerances,
+                    seed=seed,
+                    timeout=timeout,
+                    progress=progress,
+                    failing_feed=failing_feed,
+                )
+            except ProviderError as error:
+                error.learned = (*error.learned, report)
+                raise
             if not all(each.equivalent for each in checks):
-                raise _not_equivalent(source, checks, failing_feed)
+                raise _not_equivalent(source, report, checks, failing_feed)
         staged.commit()
     return dataclasses.replace(
         report,
-        model=str(src),
         output=str(target),
-        nodes_before=nodes_before,
-        bytes_before=size_before,
         bytes_after=staged.nbytes,
         checks=checks,
-        hints=(*hints, *report.hints),
     )
 
 
@@ -239,7 +252,6 @@ def inspect(
         ModelError: The model cannot be read.
     """
     model = open_any(src)
-    nodes_before = len(model.proto.graph.node)
     found = statistics_of(model) if statistics else None
     report, _ = fold_model(
         model,
@@ -250,7 +262,6 @@ def inspect(
     return dataclasses.replace(
         report,
         model=None if model.path is None else str(src),
-        nodes_before=nodes_before,
         bytes_before=model.size,
         statistics=found,
     )
@@ -269,7 +280,7 @@ def _options(
 
 
 def _not_equivalent(
-    source: Path, checks: tuple[CheckReport, ...], failing_feed: Path
+    source: Path, report: FoldReport, checks: tuple[CheckReport, ...], failing_feed: Path
 ) -> NotEquivalentError:
     failed = next(check for check in checks if not check.equivalent)
     output = next((output for output in failed.outputs if not output.equivalent), None)
@@ -285,4 +296,5 @@ def _not_equivalent(
         f"level {failed.level} ({what}); nothing was written",
         hint=hint,
         checks=checks,
+        report=report,
     )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
 
 from bnfold.benchmark.footprint import FootprintJob
 from bnfold.benchmark.job import BenchJob, Sized
 from bnfold.benchmark.report import BenchReport, Footprint, Latency, Setting, Speed
+from bnfold.environment import environment
 from bnfold.errors import InputError
 from bnfold.isolation import run_fresh, run_isolated
 from bnfold.levels import LEVELS
@@ -95,7 +93,7 @@ def bench(  # noqa: PLR0913 - one keyword for each option of the command line
                 speeds.append(result)
         if footprint and sized is not None:
             footprints += _footprints(paths, sized, timeout, tell)
-    return BenchReport(tuple(speeds), tuple(footprints), _environment())
+    return BenchReport(tuple(speeds), tuple(footprints), environment())
 
 
 def _footprints(
@@ -117,13 +115,3 @@ def _footprints(
         )
         for path, values in zip(paths, found, strict=True)
     ]
-
-
-def _environment() -> dict[str, str]:
-
-    found = {"python": platform.python_version(), "system": platform.platform()}
-    for name in ("bnfold", "onnxruntime", "onnxruntime-gpu", "numpy"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    found["cores"] = str(os.cpu_count())
-    return found

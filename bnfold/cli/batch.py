@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bnfold.cli.console import Terminal, print_bug, print_error
-from bnfold.cli.objects import checks_of, emit, error_parts, json_head
+from bnfold.cli.objects import checks_of, error_parts, json_head
+from bnfold.cli.reports import Reports
 from bnfold.errors import BnfoldError
 from bnfold.report import FoldReport
 
@@ -33,13 +33,17 @@ class Batch:
             return self.objects[0]
         return {**json_head(), "models": list(self.objects)}
 
-    def emit(self, terminal: Terminal, files: tuple[Path, ...] = ()) -> None:
-        """Print the object if the terminal asks for JSON, and write it to ``files``.
+    def publish(self, reports: Reports, **settings: Any) -> None:
+        """Write the object wherever it is asked for.
+
+        Args:
+            reports: Where that is.
+            settings: What a reader has to know of the options.
 
         Raises:
             InputError: If a file cannot be written.
         """
-        emit(self.to_dict(), terminal, files)
+        reports.publish(self.to_dict(), exit_code=self.exit_code, **settings)
 
 
 def run_batch(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bnfold.cli.console import Terminal, print_json
+from bnfold.cli.console import Terminal
 from bnfold.cli.objects import json_head
 from bnfold.cli.options import (
     dim_option,
@@ -16,6 +16,7 @@ from bnfold.cli.options import (
     timeout_option,
     unique,
 )
+from bnfold.cli.reports import Reports, report_option
 
 __all__ = ["bench"]
 
@@ -56,6 +57,7 @@ __all__ = ["bench"]
 @seed_option
 @timeout_option
 @terminal_options
+@report_option
 def bench(  # noqa: PLR0913, PLR0917 - one parameter for each option
     models: tuple[str, ...],
     provider: tuple[str, ...],
@@ -70,6 +72,7 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter for each option
     terminal: Terminal,
     *,
     footprint: bool,
+    reports: Reports,
 ) -> int:
     """Time each OTHER in turns with MODEL, and say whether there is a difference.
 
@@ -78,7 +81,8 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter for each option
     """
     from bnfold.benchmark import bench as bench_models
 
-    with terminal.progress() as progress:
+    head = {**json_head(), "models": list(models)}
+    with reports.of_failures(head), terminal.progress() as progress:
         report = bench_models(
             models,
             providers=tuple(dict.fromkeys(provider)),
@@ -94,6 +98,5 @@ def bench(  # noqa: PLR0913, PLR0917 - one parameter for each option
             progress=progress,
         )
     terminal.show_bench(report)
-    if terminal.json:
-        print_json({**json_head(), "models": list(models), **report.to_dict()})
+    reports.publish({**head, **report.to_dict()}, exit_code=0)
     return 0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
-from bnfold.cli.console import Terminal, print_hint, print_json
-from bnfold.cli.objects import checks_of, error_parts, json_head
-from bnfold.cli.options import Proof, check_options, terminal_options
+from bnfold.cli.console import Terminal, print_hint
+from bnfold.cli.objects import checks_of, json_head
+from bnfold.cli.options import Proof, check_options, format_option, terminal_options
+from bnfold.cli.reports import Reports, report_option
 from bnfold.errors import BnfoldError
 from bnfold.report import CheckReport
 
@@ -35,8 +37,10 @@ __all__ = ["check"]
     metavar="FILE.npz",
     help="Save the inputs that show a difference here. Default: CANDIDATE.failing.npz.",
 )
+@format_option
 @terminal_options
-def check(
+@report_option
+def check(  # noqa: PLR0913 - one parameter for each option
     reference: str,
     candidate: str,
     proof: Proof,
@@ -46,6 +50,7 @@ def check(
     localize: bool,
     oracle: bool,
     tf32: bool,
+    reports: Reports,
 ) -> int:
     """Compare CANDIDATE with REFERENCE by the reference's own rounding noise.
 
@@ -58,7 +63,7 @@ def check(
     saved = failing_feed or str(path.parent / f"{path.stem}.failing.npz")
     head = {**json_head(), "reference": reference, "candidate": candidate}
     try:
-        with terminal.progress() as progress:
+        with reports.of_failures({**head, "equivalent": None}), terminal.progress() as progress:
             checks = check_models(
                 reference,
                 candidate,
@@ -72,24 +77,32 @@ def check(
     except BnfoldError as error:
         if checks_of(error):
             terminal.show_checks(title, checks_of(error))
-        if terminal.json:
-            print_json({**head, "equivalent": None, **error_parts(error)})
         raise
     equivalent = all(report.equivalent for report in checks)
     terminal.show_checks(title, checks)
     replay = _replay(reference, candidate, checks, proof)
     if replay and not (terminal.quiet or terminal.json):
         print_hint(f"to see it again: {replay}")
-    if terminal.json:
-        print_json(
-            {
-                **head,
-                "equivalent": equivalent,
-                "replay": replay,
-                "checks": [report.to_dict() for report in checks],
-            }
-        )
-    return 0 if equivalent else 1
+    parts = {
+        "equivalent": equivalent,
+        "replay": replay,
+        "checks": [report.to_dict() for report in checks],
+        "operators": _operators(reference, candidate) if reports.files else None,
+    }
+    exit_code = 0 if equivalent else 1
+    reports.publish({**head, **parts}, exit_code=exit_code)
+    return exit_code
+
+
+def _operators(reference: str, candidate: str) -> dict[str, dict[str, int]] | None:
+    """Return the number of nodes of both models by operator; None where that is not known."""
+    from bnfold.graph.census import operator_counts
+    from bnfold.store import load
+
+    with contextlib.suppress(BnfoldError):
+        before, after = (operator_counts(load(Path(each)).proto) for each in (reference, candidate))
+        return {"before": before, "after": after}
+    return None
 
 
 def _replay(

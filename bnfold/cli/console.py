@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from bnfold.report.render.json import to_json
+from bnfold.report.render.text import printable
 
 if TYPE_CHECKING:
     from bnfold.benchmark.report import BenchReport
@@ -29,7 +31,6 @@ __all__ = [
     "print_line",
     "print_warning",
     "printable",
-    "to_json",
 ]
 
 
@@ -41,11 +42,15 @@ class Terminal:
         verbose: Every site gets its own line, and the log goes to stderr.
         quiet: Errors only.
         json: stdout carries one JSON object; stderr has no tables.
+        statistics: The statistics of normalizations are shown where they are known.
+        github: stdout carries annotations for GitHub Actions.
     """
 
     verbose: bool = False
     quiet: bool = False
     json: bool = False
+    statistics: bool = False
+    github: bool = False
 
     def __post_init__(self) -> None:
         if self.verbose:
@@ -58,11 +63,27 @@ class Terminal:
             from bnfold.cli.fold_tables import fold_tables
             from bnfold.cli.layout import print_tables
 
-            print_tables(fold_tables(report, every_site=self.verbose))
+            print_tables(fold_tables(report, every_site=self.verbose, statistics=self.statistics))
         self.show_checks_warnings(report.checks)
         if not self.quiet:
             for hint in report.hints:
                 print_hint(hint)
+
+    def show_line(self, found: Mapping[str, Any]) -> None:
+        """Print the object of one model of many in one line."""
+        if not (self.quiet or self.json):
+            from bnfold.cli.batch_tables import model_line
+            from bnfold.cli.layout import print_tables
+
+            print_tables(model_line(found))
+
+    def show_summary(self, objects: Sequence[Mapping[str, Any]]) -> None:
+        """Print the objects of many models as one table."""
+        if not (self.quiet or self.json):
+            from bnfold.cli.batch_tables import summary_tables
+            from bnfold.cli.layout import print_tables
+
+            print_tables(summary_tables(objects))
 
     def show_checks(self, title: str, checks: tuple[CheckReport, ...]) -> None:
         """Print a comparison of two models."""
@@ -121,15 +142,10 @@ class Terminal:
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on stdout; a reader that has gone away is no error."""
     try:
-        click.echo(to_json(value))
+        click.echo(to_json(value), nl=False)
     except BrokenPipeError:  # point stdout elsewhere, or the interpreter complains at its exit
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def to_json(value: dict[str, Any]) -> str:
-    """Return the JSON text of an object, indented."""
-    return json.dumps(value, indent=2, allow_nan=False)
 
 
 def print_error(error: BnfoldError) -> None:
@@ -149,9 +165,9 @@ def print_hint(message: str) -> None:
     print_labelled("hint", message, "cyan")
 
 
-def print_bug() -> None:
-    """Print the exception being handled, and that it is not the user's fault."""
-    print_line(traceback.format_exc().rstrip())
+def print_bug(text: str | None = None) -> None:
+    """Print a traceback, that of the exception being handled by default, and whose fault it is."""
+    print_line(text or traceback.format_exc().rstrip())
     print_labelled("error", "this is a bug in bnfold")
     print_hint("please report it, with the lines above and the model if you can share it")
 
@@ -159,13 +175,6 @@ def print_bug() -> None:
 def print_line(text: str) -> None:
     """Print a line on stderr."""
     click.echo(text, err=True)
-
-
-def printable(text: str) -> str:
-    """Return the text with line breaks, escapes and other control characters spelled out."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def print_labelled(label: str, message: str, colour: str = "red") -> None:

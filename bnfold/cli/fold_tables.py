@@ -24,12 +24,15 @@ MANY = 16
 """More rows than this are grouped."""
 
 
-def fold_tables(report: FoldReport, *, every_site: bool = False) -> list[RenderableType]:
+def fold_tables(
+    report: FoldReport, *, every_site: bool = False, statistics: bool = False
+) -> list[RenderableType]:
     """Return what there is to see of one model.
 
     Args:
         report: What was found and done.
         every_site: One row for each site, however many.
+        statistics: Show the statistics of normalizations, where they are known.
     """
     tables: list[RenderableType] = [_title(report)]
     gone = report.folded + report.merged
@@ -39,7 +42,7 @@ def fold_tables(report: FoldReport, *, every_site: bool = False) -> list[Rendera
         tables.append(_kept(report.kept, grouped=_many(report.kept, every_site=every_site)))
     if report.apart:
         tables.append(_kept(report.apart, grouped=len(report.apart) > 1 and not every_site))
-    if report.statistics is not None:
+    if statistics and report.statistics is not None:
         tables.append(statistics_table(report.statistics))
     if report.checks:
         tables.append(proof_table(report.checks))

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import click
 
-from bnfold.cli.batch import run_batch
+from bnfold.cli.batch import in_turn, run_batch
 from bnfold.cli.console import Terminal
-from bnfold.cli.options import fold_options, models_argument, terminal_options
+from bnfold.cli.options import (
+    fold_options,
+    models_argument,
+    statistics_option,
+    terminal_options,
+)
+from bnfold.cli.reports import Reports, report_option
 from bnfold.fleet.sources import find_sources
+from bnfold.report import FoldReport
 
 __all__ = ["inspect"]
 
@@ -15,12 +22,9 @@ __all__ = ["inspect"]
 @click.command
 @models_argument
 @fold_options
-@click.option(
-    "--statistics",
-    is_flag=True,
-    help="Show the statistics too: ranges, dead channels, channels that amplify noise.",
-)
+@statistics_option
 @terminal_options
+@report_option
 def inspect(
     models: tuple[str, ...],
     keep: tuple[str, ...],
@@ -29,6 +33,7 @@ def inspect(
     merge: bool,
     ones_channel: bool,
     statistics: bool,
+    reports: Reports,
     terminal: Terminal,
 ) -> int:
     """Say what would be folded and what would stay, and why. Nothing is written.
@@ -37,17 +42,19 @@ def inspect(
     """
     from bnfold.pipeline import inspect as inspect_model
 
-    batch = run_batch(
-        tuple(source.model for source in find_sources(models)),
-        lambda model: inspect_model(
+    def job(model: str) -> FoldReport:
+        return inspect_model(
             model,
             keep=keep,
             freeze_initializers=freeze_initializers,
             merge=merge,
             ones_channel=ones_channel,
-            statistics=statistics,
-        ),
-        terminal,
-    )
-    batch.emit(terminal)
+            statistics=statistics or bool(reports.files),
+        )
+
+    sources = find_sources(models)
+    names = [source.model for source in sources]
+    is_several = any(source.found for source in sources)
+    batch = run_batch(names, in_turn(names, job), terminal, is_several=is_several)
+    batch.publish(reports)
     return batch.exit_code

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bnfold._version import __version__
-from bnfold.cli.console import Terminal, print_json, to_json
-from bnfold.errors import BnfoldError, InputError, NotEquivalentError, ProviderError
-from bnfold.report import SCHEMA_VERSION, CheckReport
+from bnfold.errors import BnfoldError, NotEquivalentError, ProviderError
+from bnfold.report import SCHEMA_VERSION, CheckReport, FoldReport
 
-__all__ = ["checks_of", "emit", "error_parts", "json_head"]
+__all__ = ["checks_of", "error_parts", "json_head"]
 
 
 def json_head() -> dict[str, Any]:
@@ -27,27 +24,19 @@ def checks_of(error: BnfoldError) -> tuple[CheckReport, ...]:
     return tuple(each for each in learned if isinstance(each, CheckReport))
 
 
-def emit(value: dict[str, Any], terminal: Terminal, files: Sequence[Path]) -> None:
-    """Print an object if the terminal asks for JSON, and write it to ``files``.
-
-    Raises:
-        InputError: If a file cannot be written.
-    """
-    if terminal.json:
-        print_json(value)
-    for file in files:
-        try:
-            file.write_text(to_json(value) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"{file}: cannot write the report: {error.strerror}",
-                hint="choose another place with --report",
-            ) from error
+def _fold_of(error: BnfoldError) -> FoldReport | None:
+    """Return what had been folded before the error, or None."""
+    if isinstance(error, NotEquivalentError):
+        return error.report
+    learned = error.learned if isinstance(error, ProviderError) else ()
+    return next((each for each in learned if isinstance(each, FoldReport)), None)
 
 
 def error_parts(error: BnfoldError) -> dict[str, Any]:
-    """Return what an object says about an error: ``error`` and ``checks``."""
+    """Return what an object says about an error: ``error``, and what was known by then."""
+    fold = _fold_of(error)
     return {
+        **({} if fold is None else fold.to_dict()),
         "error": {
             "kind": type(error).__name__,
             "message": error.message,

@@ -14,9 +14,12 @@ from bnfold.cli.options import (
     Proof,
     check_options,
     fold_options,
+    format_option,
     models_argument,
+    statistics_option,
     terminal_options,
 )
+from bnfold.cli.reports import Reports, report_option
 from bnfold.errors import InputError
 from bnfold.fleet.sources import Source, find_sources
 from bnfold.fleet.targets import assign_targets
@@ -45,13 +48,7 @@ __all__ = ["optimize"]
     is_flag=True,
     help="Exit with 1 if a site is kept that --keep does not name. The output is written.",
 )
-@click.option(
-    "--report",
-    "reports",
-    metavar="FILE.json",
-    multiple=True,
-    help="Write the report to a file as well. Repeatable.",
-)
+@statistics_option
 @click.option(
     "--arch",
     metavar="MODULE:FACTORY",
@@ -68,13 +65,14 @@ __all__ = ["optimize"]
     help="Load pickled PyTorch modules, which runs the code that the file names.",
 )
 @check_options
+@format_option
 @terminal_options
-def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
+@report_option
+def optimize(  # noqa: PLR0913 - one parameter for each option
     models: tuple[str, ...],
     output: str | None,
     output_dir: str | None,
     keep: tuple[str, ...],
-    reports: tuple[str, ...],
     arch: str | None,
     arch_args: tuple[str, ...],
     proof: Proof,
@@ -89,6 +87,8 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
     merge: bool,
     ones_channel: bool,
     require_folded: bool,
+    statistics: bool,
+    reports: Reports,
 ) -> int:
     """Fold the batch normalizations of each MODEL into the weights around them.
 
@@ -101,7 +101,6 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
     --arch. Then -o names what to write, an .onnx or a .pt2 file; --input gives the shapes of a
     module's inputs, and --dim N=4 leaves their first axis open under that name.
     """
-    report_files = _report_files(reports)
     targets = _targets(models, output, output_dir, in_place=in_place)
     if output_dir is not None:
         _make_directories(Path(output_dir), targets.values())
@@ -113,6 +112,7 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "freeze_initializers": freeze_initializers,
         "merge": merge,
         "ones_channel": ones_channel,
+        "statistics": statistics or bool(reports.files),
         **proof,
     }
     tasks = {
@@ -133,23 +133,8 @@ def optimize(  # noqa: PLR0913, PLR0917 - one parameter for each option
         return 1
 
     batch = run_batch(tuple(tasks), job, terminal, verdict)
-    batch.emit(terminal, report_files)
+    batch.publish(reports, require_folded=require_folded)
     return batch.exit_code
-
-
-def _report_files(names: tuple[str, ...]) -> tuple[Path, ...]:
-    """Return the files of ``--report``; found wanting before the work, not after it."""
-    files = tuple(Path(name) for name in names)
-    for file in files:
-        if file.suffix.lower() != ".json":
-            raise click.BadParameter(
-                f"'{file}' does not end in .json, the only form of report.", param_hint="'--report'"
-            )
-        if not file.parent.is_dir():
-            raise click.BadParameter(
-                f"the directory '{file.parent}' does not exist.", param_hint="'--report'"
-            )
-    return files
 
 
 def _targets(

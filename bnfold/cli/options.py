@@ -16,11 +16,13 @@ __all__ = [
     "check_options",
     "dim_option",
     "fold_options",
+    "format_option",
     "input_option",
     "level_option",
     "models_argument",
     "provider_option",
     "seed_option",
+    "statistics_option",
     "terminal_options",
     "timeout_option",
     "unique",
@@ -94,6 +96,11 @@ dim_option = click.option(
     metavar="NAME=SIZE",
     multiple=True,
     help="Size of a symbolic dimension. Repeatable.",
+)
+statistics_option = click.option(
+    "--statistics",
+    is_flag=True,
+    help="Show the statistics too: ranges, dead channels, channels that amplify noise.",
 )
 seed_option = click.option(
     "--seed",
@@ -211,10 +218,17 @@ def terminal_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_terminal(**arguments: Any) -> int:
         terminal = Terminal(
+            github=arguments.pop("output_format", "text") == "github",
             json=arguments.pop("as_json"),
             verbose=arguments.pop("verbose"),
             quiet=arguments.pop("quiet"),
+            statistics=arguments.get("statistics", False),
         )
+        if terminal.github and terminal.json:
+            message = (
+                "--format github and --json both write to stdout; --report FILE.json writes a file."
+            )
+            raise click.UsageError(message)
         return command(terminal=terminal, **arguments)
 
     return _with(
@@ -222,6 +236,21 @@ def terminal_options(command: Command) -> Command:
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout."),
         click.option("-v", "--verbose", is_flag=True, help="One line for every site, and a log."),
         click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    )
+
+
+def format_option(command: Command) -> Command:
+    """Add ``--format``, above `terminal_options`: the `Terminal` that it makes knows it."""
+    return _with(
+        command,
+        click.option(
+            "--format",
+            "output_format",
+            type=click.Choice(["text", "github"]),
+            default="text",
+            show_default=True,
+            help="github: annotations on stdout, and a summary in $GITHUB_STEP_SUMMARY.",
+        ),
     )
 
 

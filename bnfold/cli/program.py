@@ -12,7 +12,10 @@ from typing import Any
 
 import click
 
-__all__ = ["INTERNAL_ERROR", "INTERRUPTED", "Program"]
+__all__ = ["ARGUMENTS", "INTERNAL_ERROR", "INTERRUPTED", "Program"]
+
+ARGUMENTS = "bnfold.arguments"
+"""Where the context of click keeps the arguments of the command line."""
 
 INTERNAL_ERROR = 5
 INTERRUPTED = 130
@@ -47,6 +50,19 @@ class Program(click.Group):
         """Write the commands and what they do."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self._verbs.items()))
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Keep the arguments as they were given, for reports."""
+        given = tuple(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[ARGUMENTS] = given
+        return context
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the arguments name, and leave with its exit code."""

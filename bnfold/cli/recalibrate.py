@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from bnfold.cli.console import Terminal, print_hint, print_json, print_warning
-from bnfold.cli.objects import emit, error_parts, json_head
+from bnfold.cli.console import Terminal, print_hint, print_warning
+from bnfold.cli.objects import json_head
 from bnfold.cli.options import terminal_options, timeout_option
-from bnfold.errors import BnfoldError, InputError
+from bnfold.cli.reports import Reports, report_option
 
 __all__ = ["recalibrate"]
 
@@ -104,16 +104,9 @@ __all__ = ["recalibrate"]
     is_flag=True,
     help="Go on where an interrupted run of the same options stopped.",
 )
-@click.option(
-    "--report",
-    "reports",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE.json",
-    multiple=True,
-    help="Write the report to a file. Repeatable.",
-)
 @timeout_option
 @terminal_options
+@report_option
 def recalibrate(  # noqa: PLR0913 - one parameter for each option
     model: str,
     *,
@@ -132,7 +125,7 @@ def recalibrate(  # noqa: PLR0913 - one parameter for each option
     provider: str,
     seed: int,
     resume: bool,
-    reports: tuple[Path, ...],
+    reports: Reports,
     timeout: float | None,
     terminal: Terminal,
 ) -> int:
@@ -143,11 +136,9 @@ def recalibrate(  # noqa: PLR0913 - one parameter for each option
     from bnfold.recalibrate import recalibrate as recalibrate_model
     from bnfold.recalibrate import state_path
 
-    for file in reports:
-        if file.suffix.lower() != ".json":
-            raise InputError(f"{file}: unknown kind of report", hint="choose a name with .json")
+    head = {**json_head(), "model": model, "output": None}
     try:
-        with terminal.progress() as progress:
+        with reports.of_failures(head), terminal.progress() as progress:
             report = recalibrate_model(
                 model,
                 output,
@@ -168,10 +159,6 @@ def recalibrate(  # noqa: PLR0913 - one parameter for each option
                 timeout=timeout,
                 progress=progress,
             )
-    except BnfoldError as error:
-        if terminal.json:
-            print_json({**json_head(), "model": model, "output": None, **error_parts(error)})
-        raise
     except KeyboardInterrupt:
         if state_path(Path(output)).exists():
             print_hint("what was gathered is kept: the same command with --resume goes on from it")
@@ -184,5 +171,5 @@ def recalibrate(  # noqa: PLR0913 - one parameter for each option
     if not terminal.quiet:
         for warning in report.warnings:
             print_warning(warning)
-    emit(report.to_dict(), terminal, reports)
+    reports.publish(report.to_dict(), exit_code=0)
     return 0

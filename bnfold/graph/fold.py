@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from bnfold._version import __version__
 from bnfold.graph import shapes, sites
+from bnfold.graph.census import operator_counts
 from bnfold.graph.constants import Constants
 from bnfold.graph.edits import Editor
 from bnfold.graph.facts import Facts
@@ -81,7 +82,7 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
     Returns:
         The report, and whether the model has changed at all.
     """
-    before = len(model.proto.graph.node)
+    before = operator_counts(model.proto)
     original = _copy(model.proto) if model.proto.functions else None
     verdicts, changed = _fold_graph(model.proto, model.tensors, options)
     in_functions = [
@@ -100,10 +101,12 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
         model=None if model.path is None else str(model.path),
         output=None,
         sites=verdicts,
-        nodes_before=before,
+        nodes_before=sum(before.values()),
         nodes_after=len(model.proto.graph.node),
         bytes_before=model.size,
         hints=tuple(_hints(verdicts)),
+        operators_before=before,
+        operators_after=operator_counts(model.proto),
     )
     return report, changed
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bnfold.graph import shapes
 from bnfold.graph.index import Graph
 from bnfold.recalibrate.drift import channel_drift, health
+from bnfold.recalibrate.histogram import histogram
 from bnfold.recalibrate.norms import Norm, find_norms
 from bnfold.recalibrate.renewal import Renewal
 from bnfold.recalibrate.report import NormDrift, NormStatistics
@@ -74,10 +75,13 @@ def statistics_of(model: LoadedModel) -> tuple[NormStatistics, ...]:
 
 def _statistics(norm: Norm) -> NormStatistics:
     state = health(norm.gamma, norm.var, norm.epsilon)
+    with np.errstate(all="ignore"):
+        scale = norm.gamma / np.sqrt(norm.var + norm.epsilon)
     wrong = ~np.isfinite(norm.mean) | ~np.isfinite(norm.var) | (norm.var < 0)
     return NormStatistics(
         norm.name,
         norm.nodes[0].scope.label,
+        tuple(node.name for node in norm.nodes),
         norm.channels,
         mean=_range(norm.mean),
         variance=_range(norm.var),
@@ -88,6 +92,8 @@ def _statistics(norm: Norm) -> NormStatistics:
         noisy=state.noisy,
         not_finite=tuple(np.flatnonzero(wrong).tolist()),
         never_updated=bool(np.all(norm.mean == 0) and np.all(norm.var == 1)),
+        scale_histogram=histogram(scale),
+        variance_histogram=histogram(norm.var, log10=True),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bnfold._version import __version__
+from bnfold.recalibrate.histogram import Histogram
 from bnfold.report import SCHEMA_VERSION
 
 __all__ = ["NormDrift", "NormKept", "NormStatistics", "RecalibrationReport"]
@@ -166,6 +167,7 @@ class NormStatistics:
     Attributes:
         name: Name of the node.
         graph: Where it stands.
+        nodes: Names of all nodes that use it.
         channels: Number of channels.
         mean: Smallest and largest stored mean; None where none is finite.
         variance: Smallest and largest stored variance.
@@ -176,10 +178,14 @@ class NormStatistics:
         noisy: Channels that amplify noise.
         not_finite: Channels with a statistic that is not finite, or a variance below zero.
         never_updated: True if every mean is 0 and every variance 1, as when training begins.
+        scale_histogram: gamma / sqrt(variance + epsilon) of the channels; None where none is
+            finite.
+        variance_histogram: Their variances, on a logarithmic scale; None where none is positive.
     """
 
     name: str
     graph: str
+    nodes: tuple[str, ...]
     channels: int
     mean: tuple[float, float] | None
     variance: tuple[float, float] | None
@@ -190,12 +196,15 @@ class NormStatistics:
     noisy: tuple[int, ...] = ()
     not_finite: tuple[int, ...] = ()
     never_updated: bool = False
+    scale_histogram: Histogram | None = None
+    variance_histogram: Histogram | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
             "name": self.name,
             "graph": self.graph,
+            "nodes": list(self.nodes),
             "channels": self.channels,
             "mean": None if self.mean is None else list(self.mean),
             "variance": None if self.variance is None else list(self.variance),
@@ -206,7 +215,15 @@ class NormStatistics:
             "noisy": list(self.noisy),
             "not_finite": list(self.not_finite),
             "never_updated": self.never_updated,
+            "histograms": {
+                "scale": _form(self.scale_histogram),
+                "variance": _form(self.variance_histogram),
+            },
         }
+
+
+def _form(found: Histogram | None) -> dict[str, Any] | None:
+    return None if found is None else found.to_dict()
 
 
 def finite(number: float) -> float | None:

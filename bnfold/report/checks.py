@@ -114,6 +114,11 @@ class OutputComparison:
     argmax_agreement: float | None = None
     oracle: OracleOpinion | None = None
 
+    @property
+    def unstable(self) -> bool:
+        """True if noise alone changes the output so much that it says little, as `detail` tells."""
+        return "unstable: " in (self.detail or "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: finite numbers only, None in place of the others."""
         return {
@@ -126,6 +131,7 @@ class OutputComparison:
             "allowed": _finite(self.allowed),
             "worst_index": None if self.worst_index is None else list(self.worst_index),
             "detail": self.detail,
+            "unstable": self.unstable,
             "argmax_agreement": self.argmax_agreement,
             "oracle": None if self.oracle is None else self.oracle.to_dict(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,9 @@ class FoldReport:
         hints: One-line advice, such as that ``--freeze-initializers`` would fold more.
         statistics: What can be seen of the statistics of each normalization without data; None
             where nobody asked.
+        operators_before: Number of nodes of the main graph by operator, before; None where they
+            are not ONNX operators.
+        operators_after: The same after.
     """
 
     model: str | None
@@ -143,6 +147,8 @@ class FoldReport:
     checks: tuple[CheckReport, ...] = ()
     hints: tuple[str, ...] = field(default=())
     statistics: tuple[NormStatistics, ...] | None = None
+    operators_before: Mapping[str, int] | None = None
+    operators_after: Mapping[str, int] | None = None
 
     @property
     def folded(self) -> tuple[Verdict, ...]:
@@ -187,8 +193,14 @@ class FoldReport:
                 "bytes_before": self.bytes_before,
                 "bytes_after": self.bytes_after,
             },
+            "operators": self._operators(),
             "sites": [site.to_dict() for site in self.sites],
             "checks": [check.to_dict() for check in self.checks],
             "hints": list(self.hints),
             **({} if self.statistics is None else {"statistics": statistics}),
         }
+
+    def _operators(self) -> dict[str, dict[str, int]] | None:
+        if self.operators_before is None or self.operators_after is None:
+            return None
+        return {"before": dict(self.operators_before), "after": dict(self.operators_after)}

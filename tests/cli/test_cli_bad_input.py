@@ -123,7 +123,7 @@ TARGETS: dict[str, tuple[list[str], str]] = {
     "output and output dir": (["-o", "x.onnx", "--output-dir", "x"], "exclude each other"),
     "output for several": (["{model}", "-o", "{directory}/x.onnx"], "-o names one file"),
     "one model twice": (["{model}"], "would be written here"),
-    "report that is not json": (["--report", "{directory}/r.html"], ".json"),
+    "report of another kind": (["--report", "{directory}/r.pdf"], ".json, .md, .xml, .html"),
     "report in a missing directory": (["--report", "{directory}/no/r.json"], "does not exist"),
     "unknown provider": (["--provider", "tpu"], "'tpu'"),
     "unknown option": (["--fold-harder"], "--fold-harder"),
