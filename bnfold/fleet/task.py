@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bnfold.errors import InputError
+from bnfold.fleet.outcome import Outcome
 from bnfold.progress import Progress
 from bnfold.report import FoldReport
 
@@ -40,12 +42,32 @@ class FoldTask:
         target: Path to write, or None to replace the model itself.
         options: Keyword arguments of :func:`bnfold.optimize` beyond these.
         pytorch: Settings for PyTorch files.
+        mark: Marks the unfinished files of this task.
     """
 
     model: str
     target: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
     pytorch: PytorchSettings = PytorchSettings()
+    mark: str = field(default_factory=lambda: f"{secrets.token_hex(6)}-")
+
+    def run(self, *, progress: Progress, learned: Callable[[Outcome], None]) -> None:
+        """Do it as the job of a child process; see :class:`bnfold.isolation.Job`."""
+        from bnfold.store.temporaries import marked  # noqa: PLC0415 - heavy
+
+        with marked(self.mark):
+            learned(Outcome(self.model, self.fold(progress)))
+
+    def clear_up(self, directory: Path | None = None) -> None:
+        """Remove what a process that died has left unfinished.
+
+        Args:
+            directory: What relative paths are relative to.
+        """
+        from bnfold.store.temporaries import remove_marked  # noqa: PLC0415 - heavy
+
+        place = Path(self.model if self.target is None else self.target).parent
+        remove_marked((directory or Path()) / place, self.mark)
 
     def fold(self, progress: Progress | None = None) -> FoldReport:
         """Do it in this process.
