@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +22,6 @@ from bnfold.affine import Float64, collapse
 
 __all__ = ["Scaled", "Unrounded", "round_to"]
 
-BLOCK_ELEMENTS = 1 << 18
 Array = NDArray[Any]
 
 
@@ -56,9 +55,11 @@ class Unrounded(ABC):
 
     Attributes:
         dtype: Storage dtype of the result.
+        block_elements: Elements that are evaluated at a time.
     """
 
     dtype: np.dtype[Any]
+    block_elements: ClassVar[int] = 1 << 18
 
     @property
     @abstractmethod
@@ -128,10 +129,10 @@ class Unrounded(ABC):
         """Yield the values of consecutive rows, unrounded, a few MB at a time."""
         shape = self.shape
         size = math.prod(shape)
-        if not shape or size <= BLOCK_ELEMENTS:
+        if not shape or size <= self.block_elements:
             yield self.float64()
             return
-        step = max(1, BLOCK_ELEMENTS * shape[0] // size)
+        step = max(1, self.block_elements * shape[0] // size)
         for start in range(0, shape[0], step):
             yield self.rows(start, min(start + step, shape[0]))
 
@@ -149,6 +150,8 @@ class Scaled(Unrounded):
     base: Array
     scale: Float64 | None
     dtype: np.dtype[Any]
+    # A product is made in three passes over the block: it stays in the cache of one core.
+    block_elements: ClassVar[int] = 1 << 16
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -215,7 +218,7 @@ class Scaled(Unrounded):
 
     def blocks64(self) -> Iterator[Float64]:
         """Yield the values in order, unrounded; a row that is large comes in pieces as well."""
-        if len(self.shape) < 2 or self.base.size <= 4 * BLOCK_ELEMENTS * self.shape[0]:
+        if len(self.shape) < 2 or self.base.size <= 4 * self.block_elements * self.shape[0]:
             yield from super().blocks64()
             return
         for index in range(self.shape[0]):

@@ -11,7 +11,9 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from bnfold.errors import ModelError
 from bnfold.store import wire
-from bnfold.store.files import BLOCK, RELEASE, FileRange, write_all
+from bnfold.store.ahead import read_ahead
+from bnfold.store.files import RELEASE, FileRange
+from bnfold.store.output import Output
 from bnfold.store.tensors import LazyBytes, Record, TensorStore
 
 __all__ = ["DataLayout", "encode_skeleton", "lay_out", "write_pieces"]
@@ -113,30 +115,29 @@ def lay_out(
 
 
 def write_pieces(target: int, pieces: Iterable[wire.Piece], store: TensorStore) -> None:
-    """Write pieces one after the other; what is computed or mapped does not stay in memory."""
-    pending = bytearray()
+    """Write pieces one after the other and see them on the disk.
+
+    What is computed or mapped does not stay in memory.
+
+    Args:
+        target: Descriptor of a new file, open for writing.
+        pieces: The whole file.
+        store: The store that the pieces belong to.
+    """
+    pieces = list(pieces)
+    output = Output(target, sum(piece.nbytes for piece in pieces))
     since_release = 0
-    for piece in pieces:
-        if isinstance(piece, memoryview) and piece.nbytes < BLOCK:
-            pending += piece
-            if len(pending) < BLOCK:
-                continue
-        write_all(target, pending)
-        pending.clear()
-        if isinstance(piece, memoryview):
-            if piece.nbytes >= BLOCK:
-                write_all(target, piece)
-        elif isinstance(piece, FileRange):
+    for piece in read_ahead(pieces):
+        if isinstance(piece, FileRange):
             store.touch(piece.file)
-            piece.file.copy_to(target, piece.offset, piece.nbytes)
-        else:
-            for block in piece.blocks():
-                write_all(target, block)
-                since_release += block.nbytes
-                if since_release >= RELEASE:
-                    store.release()
-                    since_release = 0
-    write_all(target, pending)
+            output.copy(piece)
+            continue
+        output.write(piece)
+        since_release += piece.nbytes
+        if since_release >= RELEASE:
+            store.release()
+            since_release = 0
+    output.sync()
     store.release()
 
 
