@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from bnfold.cli.batch import run_batch
 from bnfold.cli.console import Terminal, print_hint, print_labelled
+from bnfold.cli.fleet import Fleet, fleet_options, one_by_one
 from bnfold.cli.options import (
     Proof,
     check_options,
@@ -24,7 +25,7 @@ from bnfold.errors import InputError
 from bnfold.fleet.sources import Source, find_sources
 from bnfold.fleet.targets import assign_targets
 from bnfold.fleet.task import FoldTask, PytorchSettings
-from bnfold.report import FoldReport, Reason
+from bnfold.report import BRANCH, Reason
 
 __all__ = ["optimize"]
 
@@ -48,6 +49,7 @@ __all__ = ["optimize"]
     is_flag=True,
     help="Exit with 1 if a site is kept that --keep does not name. The output is written.",
 )
+@fleet_options
 @statistics_option
 @click.option(
     "--arch",
@@ -87,6 +89,7 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
     merge: bool,
     ones_channel: bool,
     require_folded: bool,
+    fleet: Fleet,
     statistics: bool,
     reports: Reports,
 ) -> int:
@@ -115,26 +118,36 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
         "statistics": statistics or bool(reports.files),
         **proof,
     }
-    tasks = {
-        source.model: FoldTask(source.model, None if in_place else str(target), options, pytorch)
+    tasks = [
+        FoldTask(source.model, None if in_place else str(target), options, pytorch)
         for source, target in targets.items()
-    }
+    ]
 
-    def job(model: str) -> FoldReport:
-        with terminal.progress() as progress:
-            return tasks[model].fold(progress)
-
-    def verdict(report: FoldReport) -> int:
-        missed = sum(site.reason is not Reason.EXCLUDED for site in report.kept)
+    def verdict(found: dict[str, Any]) -> int:
+        missed = sum(map(_is_missed, found["sites"]))
         if not (require_folded and missed):
             return 0
-        print_labelled("error", f"{report.model}: --require-folded: {missed} site(s) kept")
+        print_labelled("error", f"{found['model']}: --require-folded: {missed} site(s) kept")
         print_hint("the report says why; --keep names sites that may stay")
         return 1
 
-    batch = run_batch(tuple(tasks), job, terminal, verdict)
+    directories = any(source.found for source in targets)
+    elsewhere = fleet.is_chosen(directories=directories)
+    batch = run_batch(
+        [task.model for task in tasks],
+        fleet.outcomes(tasks, terminal) if elsewhere else one_by_one(tasks, terminal),
+        terminal,
+        verdict,
+        is_several=directories,
+        in_short=elsewhere,
+    )
     batch.publish(reports, require_folded=require_folded)
     return batch.exit_code
+
+
+def _is_missed(site: Mapping[str, Any]) -> bool:
+    is_kept = site["verdict"] == "kept" and site["kind"] != BRANCH
+    return is_kept and bool(site["reason"] != Reason.EXCLUDED)
 
 
 def _targets(
