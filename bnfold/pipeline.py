@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import onnx
 
@@ -53,7 +53,7 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     samples: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    tolerances: StrPath | None = None,
+    tolerances: StrPath | Mapping[str, Any] | None = None,
     seed: int = 0,
     timeout: float | None = None,
     progress: Progress | None = None,
@@ -85,7 +85,7 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         samples: Number of inputs to compare on, the given ones first.
         rtol: With ``atol``, a tolerance in place of the noise rule.
         atol: See ``rtol``.
-        tolerances: File with tolerances for single outputs.
+        tolerances: Tolerances for single outputs, or a file with them; see :func:`bnfold.check`.
         seed: Seed of the random inputs.
         timeout: Give the proof up after this many seconds.
         progress: Called with what is being done, in a few words.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bnfold.check.request import Request
 from bnfold.errors import InputError
@@ -38,7 +38,7 @@ def check(  # noqa: PLR0913 - the command has these options
     samples: int | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    tolerances: str | os.PathLike[str] | None = None,
+    tolerances: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     seed: int = 0,
     oracle: bool = False,
     localize: bool = False,
@@ -69,7 +69,7 @@ def check(  # noqa: PLR0913 - the command has these options
         rtol: With ``atol``: |candidate - reference| <= atol + rtol * |reference| for every
             element, in place of the noise rule.
         atol: See ``rtol``; in the units of the outputs.
-        tolerances: A JSON or TOML file with ``rtol`` and ``atol`` by output name.
+        tolerances: ``rtol`` and ``atol`` by output name, or a JSON or TOML file with them.
         seed: Where the random numbers start. The same seed draws the same feeds.
         oracle: Say for each output which of the two models is nearer to the result in float64.
         localize: Where the models differ, find the first tensor in which they do.
@@ -114,7 +114,7 @@ def check(  # noqa: PLR0913 - the command has these options
         samples=samples,
         rtol=rtol,
         atol=atol,
-        tolerances=None if tolerances is None else os.fspath(tolerances),
+        tolerances=os.fspath(tolerances) if isinstance(tolerances, os.PathLike) else tolerances,
         seed=seed,
         oracle=oracle,
         localize=localize,

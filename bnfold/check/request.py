@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bnfold.progress import Progress
@@ -29,7 +29,7 @@ class Request:
         samples: At most this many feeds, a caller's own first; None for all of them and the plan.
         rtol: With ``atol``, a caller's rule for every output in place of the noise rule.
         atol: See ``rtol``.
-        tolerances: File with rules by output name, or None.
+        tolerances: Rules by output name, or a file with them, or None.
         seed: Where the random numbers start.
         oracle: True to ask which model is nearer to the truth.
         localize: True to look for the first tensor where the models part.
@@ -48,7 +48,7 @@ class Request:
     samples: int | None = None
     rtol: float | None = None
     atol: float | None = None
-    tolerances: str | None = None
+    tolerances: str | Mapping[str, Any] | None = None
     seed: int = 0
     oracle: bool = False
     localize: bool = False

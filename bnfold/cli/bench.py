@@ -17,12 +17,14 @@ from bnfold.cli.options import (
     unique,
 )
 from bnfold.cli.reports import Reports, report_option
+from bnfold.cli.types import MODEL
+from bnfold.cli.verb import Verb
 
 __all__ = ["bench"]
 
 
-@click.command
-@click.argument("models", metavar="MODEL [OTHER]...", nargs=-1, required=True)
+@click.command(cls=Verb)
+@click.argument("models", type=MODEL, metavar="MODEL [OTHER]...", nargs=-1, required=True)
 @provider_option
 @level_option
 @click.option(

@@ -11,15 +11,17 @@ from bnfold.cli.console import Terminal, print_hint
 from bnfold.cli.objects import checks_of, json_head
 from bnfold.cli.options import Proof, check_options, format_option, terminal_options
 from bnfold.cli.reports import Reports, report_option
+from bnfold.cli.types import FILE, MODEL
+from bnfold.cli.verb import Verb
 from bnfold.errors import BnfoldError
 from bnfold.report import CheckReport
 
 __all__ = ["check"]
 
 
-@click.command
-@click.argument("reference")
-@click.argument("candidate")
+@click.command(cls=Verb)
+@click.argument("reference", type=MODEL)
+@click.argument("candidate", type=MODEL)
 @check_options
 @click.option(
     "--localize",
@@ -34,6 +36,7 @@ __all__ = ["check"]
 @click.option("--tf32", is_flag=True, help="Show beside the verdict what TF32 changes on CUDA.")
 @click.option(
     "--failing-feed",
+    type=FILE,
     metavar="FILE.npz",
     help="Save the inputs that show a difference here. Default: CANDIDATE.failing.npz.",
 )
@@ -120,6 +123,7 @@ def _replay(
         "provider": None if proof["providers"] == ("cpu",) else failed.provider,
         "rtol": proof["rtol"],
         "atol": proof["atol"],
-        "tolerances": proof["tolerances"],
+        # The tables of a file apply to the command that repeats it, too.
+        "tolerances": proof["tolerances"] if isinstance(proof["tolerances"], str) else None,
     }
     return replay_command(reference, candidate, failed.failing_feed, options)

@@ -13,13 +13,14 @@ from bnfold.cli.options import (
     terminal_options,
 )
 from bnfold.cli.reports import Reports, report_option
+from bnfold.cli.verb import Verb, settings_for
 from bnfold.fleet.sources import find_sources
 from bnfold.report import FoldReport
 
 __all__ = ["inspect"]
 
 
-@click.command
+@click.command(cls=Verb, each_model=True)
 @models_argument
 @fold_options
 @statistics_option
@@ -27,14 +28,11 @@ __all__ = ["inspect"]
 @report_option
 def inspect(
     models: tuple[str, ...],
-    keep: tuple[str, ...],
     *,
-    freeze_initializers: bool,
-    merge: bool,
-    ones_channel: bool,
     statistics: bool,
     reports: Reports,
     terminal: Terminal,
+    **_: object,  # the options of single models, which `settings_for` gives for each
 ) -> int:
     """Say what would be folded and what would stay, and why. Nothing is written.
 
@@ -43,12 +41,13 @@ def inspect(
     from bnfold.pipeline import inspect as inspect_model
 
     def job(model: str) -> FoldReport:
+        given = settings_for(model)
         return inspect_model(
             model,
-            keep=keep,
-            freeze_initializers=freeze_initializers,
-            merge=merge,
-            ones_channel=ones_channel,
+            keep=given["keep"],
+            freeze_initializers=given["freeze_initializers"],
+            merge=given["merge"],
+            ones_channel=given["ones_channel"],
             statistics=statistics or bool(reports.files),
         )
 

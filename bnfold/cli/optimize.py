@@ -12,15 +12,17 @@ from bnfold.cli.batch import run_batch
 from bnfold.cli.console import Terminal, print_hint, print_labelled
 from bnfold.cli.fleet import Fleet, fleet_options, one_by_one
 from bnfold.cli.options import (
-    Proof,
     check_options,
     fold_options,
     format_option,
     models_argument,
     statistics_option,
+    take_proof,
     terminal_options,
 )
 from bnfold.cli.reports import Reports, report_option
+from bnfold.cli.types import FILE, FILE_FUNCTION, FOLDER, KEY_VALUE
+from bnfold.cli.verb import Verb, settings_for
 from bnfold.errors import InputError
 from bnfold.fleet.sources import Source, find_sources
 from bnfold.fleet.targets import assign_targets
@@ -30,10 +32,21 @@ from bnfold.report import BRANCH, Reason
 __all__ = ["optimize"]
 
 
-@click.command
+@click.command(cls=Verb, each_model=True)
 @models_argument
-@click.option("-o", "--output", metavar="FILE", help="Write here. Default: MODEL.folded.onnx.")
-@click.option("--output-dir", metavar="DIR", help="Write each model here, under its own name.")
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE",
+    help="Write here. Default: MODEL.folded.onnx.",
+)
+@click.option(
+    "--output-dir",
+    type=FOLDER,
+    metavar="DIR",
+    help="Write each model here, under its own name.",
+)
 @click.option("--in-place", is_flag=True, help="Replace the model itself.")
 @click.option(
     "--check/--no-check",
@@ -53,12 +66,17 @@ __all__ = ["optimize"]
 @statistics_option
 @click.option(
     "--arch",
+    type=FILE_FUNCTION,
     metavar="MODULE:FACTORY",
     help="What a PyTorch state dict belongs to: package.module:factory, file.py:factory or "
     "timm:resnet50.",
 )
 @click.option(
-    "--arch-args", metavar="KEY=VALUE", multiple=True, help="Argument of --arch. Repeatable."
+    "--arch-args",
+    type=KEY_VALUE,
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Argument of --arch. Repeatable.",
 )
 @click.option("--ema", is_flag=True, help="Take the averaged weights of a PyTorch checkpoint.")
 @click.option(
@@ -70,28 +88,18 @@ __all__ = ["optimize"]
 @format_option
 @terminal_options
 @report_option
-def optimize(  # noqa: PLR0913 - one parameter for each option
+def optimize(  # noqa: PLR0913 - one parameter for each option of the run
     models: tuple[str, ...],
     output: str | None,
     output_dir: str | None,
-    keep: tuple[str, ...],
-    arch: str | None,
-    arch_args: tuple[str, ...],
-    proof: Proof,
     terminal: Terminal,
     *,
-    ema: bool,
-    trust_pickle: bool,
     in_place: bool,
-    prove: bool,
-    simplify: bool,
-    freeze_initializers: bool,
-    merge: bool,
-    ones_channel: bool,
     require_folded: bool,
     fleet: Fleet,
     statistics: bool,
     reports: Reports,
+    **_: object,  # the options of single models, which `settings_for` gives for each
 ) -> int:
     """Fold the batch normalizations of each MODEL into the weights around them.
 
@@ -107,19 +115,9 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
     targets = _targets(models, output, output_dir, in_place=in_place)
     if output_dir is not None:
         _make_directories(Path(output_dir), targets.values())
-    pytorch = PytorchSettings(arch, arch_args, ema, trust_pickle)
-    options: dict[str, Any] = {
-        "check": prove,
-        "simplify": simplify,
-        "keep": keep,
-        "freeze_initializers": freeze_initializers,
-        "merge": merge,
-        "ones_channel": ones_channel,
-        "statistics": statistics or bool(reports.files),
-        **proof,
-    }
+    with_statistics = statistics or bool(reports.files)
     tasks = [
-        FoldTask(source.model, None if in_place else str(target), options, pytorch)
+        _task(source.model, None if in_place else str(target), statistics=with_statistics)
         for source, target in targets.items()
     ]
 
@@ -143,6 +141,25 @@ def optimize(  # noqa: PLR0913 - one parameter for each option
     )
     batch.publish(reports, require_folded=require_folded)
     return batch.exit_code
+
+
+def _task(model: str, target: str | None, *, statistics: bool) -> FoldTask:
+    """Return the work on one model, with the options that it has."""
+    given = settings_for(model)
+    options = {
+        "check": given["prove"],
+        "simplify": given["simplify"],
+        "keep": given["keep"],
+        "freeze_initializers": given["freeze_initializers"],
+        "merge": given["merge"],
+        "ones_channel": given["ones_channel"],
+        "statistics": statistics,
+        **take_proof(given),
+    }
+    pytorch = PytorchSettings(
+        given["arch"], given["arch_args"], given["ema"], given["trust_pickle"]
+    )
+    return FoldTask(model, target, options, pytorch)
 
 
 def _is_missed(site: Mapping[str, Any]) -> bool:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 import click
 
 from bnfold.cli.console import Terminal
+from bnfold.cli.types import (
+    DIMENSION,
+    FILE,
+    FILE_FUNCTION,
+    MODEL,
+    PROVIDER,
+    SHAPE,
+    TOLERANCES,
+)
 from bnfold.levels import LEVELS
 
 __all__ = [
@@ -23,6 +32,7 @@ __all__ = [
     "provider_option",
     "seed_option",
     "statistics_option",
+    "take_proof",
     "terminal_options",
     "timeout_option",
     "unique",
@@ -43,31 +53,15 @@ class Proof(TypedDict):
     samples: int | None
     rtol: float | None
     atol: float | None
-    tolerances: str | None
+    tolerances: str | Mapping[str, Any] | None
     seed: int
     timeout: float | None
 
 
-def _shape(value: str) -> tuple[str, tuple[int, ...]]:
-    """Parse ``NAME:1x3x224x224`` or ``1,3,224,224``: the name, empty if left out, and the sizes."""
-    name, _, sizes = value.rpartition(":")
-    parts = sizes.replace(",", "x").split("x") if sizes else []
-    if not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{value!r} is not a shape such as 'images:1x3x224x224'.")
-    return name, tuple(int(part) for part in parts)
-
-
-def _dimension(value: str) -> tuple[str, int]:
-    """Parse ``N=4``: the name of a symbolic dimension and its size."""
-    name, _, size = value.rpartition("=")
-    if not name or not size.isdecimal():
-        raise click.BadParameter(f"{value!r} is not a dimension such as 'N=4'.")
-    return name, int(size)
-
-
-models_argument = click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+models_argument = click.argument("models", type=MODEL, metavar="MODEL...", nargs=-1, required=True)
 provider_option = click.option(
     "--provider",
+    type=PROVIDER,
     metavar="NAME",
     multiple=True,
     default=("cpu",),
@@ -84,7 +78,7 @@ level_option = click.option(
 input_option = click.option(
     "--input",
     "inputs",
-    type=_shape,
+    type=SHAPE,
     metavar="[NAME:]1x3x224x224",
     multiple=True,
     help="Shape of an input; the name may be left out if there is one. Repeatable.",
@@ -92,7 +86,7 @@ input_option = click.option(
 dim_option = click.option(
     "--dim",
     "dims",
-    type=_dimension,
+    type=DIMENSION,
     metavar="NAME=SIZE",
     multiple=True,
     help="Size of a symbolic dimension. Repeatable.",
@@ -134,11 +128,10 @@ def fold_options(command: Command) -> Command:
             "of the model's inputs.",
         ),
         click.option(
-            "--no-merge",
-            "merge",
-            flag_value=False,
+            "--merge/--no-merge",
             default=True,
-            help="Leave linear operators apart that are added or follow one another.",
+            show_default=True,
+            help="Make one of linear operators that are added or follow one another.",
         ),
         click.option(
             "--ones-channel",
@@ -153,24 +146,7 @@ def check_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def with_proof(**arguments: Any) -> int:
-        proof = Proof(
-            providers=tuple(dict.fromkeys(arguments.pop("provider"))),
-            level=arguments.pop("level"),
-            inputs=unique("--input", arguments.pop("inputs")),
-            dims=unique("--dim", arguments.pop("dims")),
-            data=arguments.pop("data"),
-            data_loader=arguments.pop("data_loader"),
-            samples=arguments.pop("samples"),
-            rtol=arguments.pop("rtol"),
-            atol=arguments.pop("atol"),
-            tolerances=arguments.pop("tolerances"),
-            seed=arguments.pop("seed"),
-            timeout=arguments.pop("timeout"),
-        )
-        if (proof["rtol"] is None) != (proof["atol"] is None):
-            message = "--rtol and --atol replace the noise rule together: give both, or neither."
-            raise click.UsageError(message)
-        return command(proof=proof, **arguments)
+        return command(proof=take_proof(arguments), **arguments)
 
     return _with(
         with_proof,
@@ -180,6 +156,7 @@ def check_options(command: Command) -> Command:
         dim_option,
         click.option(
             "--data",
+            type=FILE,
             metavar="PATH",
             multiple=True,
             help="Compare on these inputs too: .npz, .npy, Polygraphy's .json, an ONNX "
@@ -187,6 +164,7 @@ def check_options(command: Command) -> Command:
         ),
         click.option(
             "--data-loader",
+            type=FILE_FUNCTION,
             metavar="FILE.py:FUNCTION",
             help="Compare on the inputs that this function returns or yields.",
         ),
@@ -204,12 +182,39 @@ def check_options(command: Command) -> Command:
         click.option("--atol", type=click.FloatRange(min=0), help="Absolute tolerance."),
         click.option(
             "--tolerances",
+            type=TOLERANCES,
             metavar="FILE",
             help="rtol and atol for single outputs, by name: a JSON or TOML file.",
         ),
         seed_option,
         timeout_option,
     )
+
+
+def take_proof(arguments: dict[str, Any]) -> Proof:
+    """Take the options of the comparison out of the arguments of a command.
+
+    Raises:
+        click.UsageError: They contradict each other.
+    """
+    proof = Proof(
+        providers=tuple(dict.fromkeys(arguments.pop("provider"))),
+        level=arguments.pop("level"),
+        inputs=unique("--input", arguments.pop("inputs")),
+        dims=unique("--dim", arguments.pop("dims")),
+        data=arguments.pop("data"),
+        data_loader=arguments.pop("data_loader"),
+        samples=arguments.pop("samples"),
+        rtol=arguments.pop("rtol"),
+        atol=arguments.pop("atol"),
+        tolerances=arguments.pop("tolerances"),
+        seed=arguments.pop("seed"),
+        timeout=arguments.pop("timeout"),
+    )
+    if (proof["rtol"] is None) != (proof["atol"] is None):
+        message = "--rtol and --atol replace the noise rule together: give both, or neither."
+        raise click.UsageError(message)
+    return proof
 
 
 def terminal_options(command: Command) -> Command:

@@ -10,15 +10,18 @@ from bnfold.cli.console import Terminal, print_hint, print_warning
 from bnfold.cli.objects import json_head
 from bnfold.cli.options import terminal_options, timeout_option
 from bnfold.cli.reports import Reports, report_option
+from bnfold.cli.types import FILE, FILE_FUNCTION, MODEL, PROVIDER
+from bnfold.cli.verb import Verb
 
 __all__ = ["recalibrate"]
 
 
-@click.command
-@click.argument("model")
-@click.option("-o", "--output", metavar="FILE", required=True, help="The file to write.")
+@click.command(cls=Verb)
+@click.argument("model", type=MODEL)
+@click.option("-o", "--output", type=FILE, metavar="FILE", required=True, help="The file to write.")
 @click.option(
     "--data",
+    type=FILE,
     metavar="PATH",
     multiple=True,
     help="Samples: .npz, .npy, Polygraphy's .json, a test_data_set folder, a folder of these, or "
@@ -26,6 +29,7 @@ __all__ = ["recalibrate"]
 )
 @click.option(
     "--data-loader",
+    type=FILE_FUNCTION,
     metavar="FILE.py:FUNCTION",
     help="A function that returns or yields batches.",
 )
@@ -87,6 +91,7 @@ __all__ = ["recalibrate"]
 @click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Use at most N samples.")
 @click.option(
     "--provider",
+    type=PROVIDER,
     metavar="NAME",
     default="cpu",
     show_default=True,

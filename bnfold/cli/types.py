@@ -47,12 +47,6 @@ class _File(click.Path):
         """Return the path as it is."""
         return os.fspath(value)
 
-    def relative_to(self, value: str, folder: str) -> str:
-        """Return a path of a file as seen from here; a URL stays as it is."""
-        if "://" in value:
-            return value
-        return os.path.normpath(Path(folder, value).expanduser())
-
 
 class _Model(_File):
     """The path of a model."""
@@ -71,8 +65,10 @@ class _FileFunction(_Type):
 
     def relative_to(self, value: str, folder: str) -> str:
         """Return a value of a file as seen from here; a module is no path."""
+        from bnfold.config.values import relative_path
+
         path, colon, function = value.rpartition(":")
-        return FILE.relative_to(path, folder) + colon + function if path.endswith(".py") else value
+        return relative_path(path, folder) + colon + function if path.endswith(".py") else value
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

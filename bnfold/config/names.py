@@ -1,8 +1,8 @@
 """What options are called in a file and in the environment.
 
 An option is called in a file what it is called on the command line: ``--output-dir`` is
-``output-dir``, or ``output_dir``. One that may be repeated may be written in the plural that its
-parameter has: ``--input`` is ``input`` or ``inputs``. In the environment ``--output-dir`` of
+``output-dir``, or ``output_dir``. One that may be repeated has a plural too: ``--input`` is
+``input`` or ``inputs``. In the environment ``--output-dir`` of
 ``optimize`` is ``BNFOLD_OPTIMIZE_OUTPUT_DIR``, or ``BNFOLD_OUTPUT_DIR`` for every verb.
 """
 
@@ -35,7 +35,7 @@ COMMAND_LINE_ONLY: Mapping[str, str] = {
 """Parameters that neither a file nor the environment can set, and why."""
 
 WHOLE_RUN = frozenset(
-    {"output_dir", "reports", "output_format", "as_json", "verbose", "quiet", "statistics"}
+    {"output_dir", "report_files", "output_format", "as_json", "verbose", "quiet", "statistics"}
     | {"require_folded", "jobs", "resume", "scheduler"}
 )
 """Parameters that mean all models of a run together: no table of single models can set them."""
@@ -60,8 +60,8 @@ def key_of(option: click.Option) -> str:
 
 def keys_of(option: click.Option) -> frozenset[str]:
     """Return everything that an option may be called in a file, normalized."""
-    plural = {normalized(option.name or "")} if option.multiple else set()
-    return frozenset({key_of(option)} | plural)
+    key = key_of(option)
+    return frozenset({key, f"{key}s", f"{key}es"} if option.multiple else {key})
 
 
 def normalized(key: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import click
 
-__all__ = ["RelativeType", "TableType", "parameter_value"]
+__all__ = ["RelativeType", "TableType", "parameter_value", "relative_path"]
 
 
 @runtime_checkable
@@ -24,7 +26,7 @@ class TableType(Protocol):
 
 @runtime_checkable
 class RelativeType(Protocol):
-    """A type of values with a path in them that a file gives relative to itself."""
+    """A type of values with a path in them; `click.Path` is known without it."""
 
     def relative_to(self, value: str, folder: str) -> str:
         """Return the value with its path joined to a folder."""
@@ -71,9 +73,18 @@ def _single(option: click.Option, value: object, folder: str) -> object:
         return value
     if "\0" in value:
         raise ValueError("text without NUL is expected")
+    if isinstance(option.type, click.Path):
+        return relative_path(value, folder)
     if isinstance(option.type, RelativeType):
         return option.type.relative_to(value, folder)
     return value
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Return a path that a file in a folder gives, as seen from here; a URL stays as it is."""
+    if "://" in path:
+        return path
+    return os.path.normpath(Path(folder, os.path.expanduser(path)))  # noqa: PTH111 - never raises
 
 
 def _kind(option: click.Option) -> tuple[type | tuple[type, ...], str]:

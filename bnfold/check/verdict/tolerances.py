@@ -1,6 +1,6 @@
-"""A caller's own tolerances for single outputs, from a file.
+"""A caller's own tolerances for single outputs, from a file or as they are.
 
-JSON or TOML, the rules by output name or pattern::
+A file is JSON or TOML, the rules by output name or pattern::
 
     {"logits": {"rtol": 1e-3, "atol": 1e-5}, "boxes_*": {"rtol": 0, "atol": 0.5}, "*": {...}}
 
@@ -28,11 +28,13 @@ _KEYS = ("rtol", "atol")
 _EXAMPLE = 'write {"output": {"rtol": 1e-3, "atol": 1e-5}}'
 
 
-def load_tolerances(path: str | os.PathLike[str], outputs: Sequence[str]) -> dict[str, Tolerance]:
+def load_tolerances(
+    source: str | os.PathLike[str] | Mapping[str, Any], outputs: Sequence[str]
+) -> dict[str, Tolerance]:
     """Read the rules, and find the one for each output.
 
     Args:
-        path: A ``.json`` or ``.toml`` file.
+        source: A ``.json`` or ``.toml`` file, or the rules themselves.
         outputs: Names of the model's outputs.
 
     Returns:
@@ -41,13 +43,16 @@ def load_tolerances(path: str | os.PathLike[str], outputs: Sequence[str]) -> dic
     Raises:
         InputError: The file cannot be read, a rule is not one, or a name is no output's.
     """
-    file = Path(path)
-    rules = {name: _tolerance(file, name, rule) for name, rule in _read(file).items()}
+    if isinstance(source, Mapping):
+        label, content = "tolerances", source
+    else:
+        label, content = str(Path(source)), _read(Path(source))
+    rules = {name: _tolerance(label, name, rule) for name, rule in content.items()}
     for name in rules:
         if name not in outputs and name != "*" and not fnmatch.filter(outputs, name):
             listed = ", ".join(f"'{output}'" for output in outputs) or "none"
             raise InputError(
-                f"{file}: the model has no output '{name}'", hint=f"outputs of the model: {listed}"
+                f"{label}: the model has no output '{name}'", hint=f"outputs of the model: {listed}"
             )
     found = {}
     for output in outputs:
@@ -93,8 +98,8 @@ def _parse_json(content: str) -> Any:
     return json.loads(content, object_pairs_hook=unique)
 
 
-def _tolerance(file: Path, name: str, rule: object) -> Tolerance:
-    where = f"{file}: '{name}'"
+def _tolerance(label: str, name: str, rule: object) -> Tolerance:
+    where = f"{label}: '{name}'"
     if not isinstance(rule, dict) or not rule:
         raise InputError(f"{where} has no rtol and atol", hint=_EXAMPLE)
     unknown = next((key for key in rule if key not in _KEYS), None)
