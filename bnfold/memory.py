@@ -1,28 +1,25 @@
-"""Models in memory: ``ModelProto`` and ``onnx_ir.Model``, in and out."""
+"""Models in memory: ``ModelProto``, ``onnx_ir.Model`` and ``ONNXProgram``, in and out."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx
 
 from bnfold.errors import InputError
 from bnfold.store import LoadedModel, from_bytes, iter_tensors, load, to_bytes
 
-if TYPE_CHECKING:
-    import onnx_ir
-
-__all__ = ["as_given", "open_any", "to_proto"]
+__all__ = ["as_given", "is_program", "open_any", "to_proto"]
 
 
 def open_any(model: Any) -> LoadedModel:
     """Open a model of any kind; what comes back shares nothing that could change it.
 
     Args:
-        model: A path, a ``ModelProto`` or an ``onnx_ir.Model``.
+        model: A path, a ``ModelProto``, an ``onnx_ir.Model`` or an ``ONNXProgram``.
 
     Raises:
         InputError: It is none of these, or too large to be serialized.
@@ -30,14 +27,18 @@ def open_any(model: Any) -> LoadedModel:
     """
     if isinstance(model, onnx.ModelProto):
         return from_bytes(_serialize(model))
+    if is_program(model):
+        model = model.model
     if _is_onnx_ir(model):
-        return from_bytes(_serialize(_from_onnx_ir(model)))
+        from bnfold.ir_models import open_ir  # noqa: PLC0415 - its caller has onnx_ir
+
+        return open_ir(model)
     try:
         path = Path(model)
     except TypeError as error:
         raise InputError(
             f"a {type(model).__name__} is no model that bnfold knows",
-            hint="give a path, an onnx.ModelProto or an onnx_ir.Model",
+            hint="give a path, an onnx.ModelProto, an onnx_ir.Model or an ONNXProgram",
         ) from error
     return load(path)
 
@@ -64,13 +65,18 @@ def to_proto(model: LoadedModel) -> onnx.ModelProto:
     return proto
 
 
-def as_given(model: object, proto: onnx.ModelProto) -> onnx.ModelProto | onnx_ir.Model:
-    """Return ``proto`` as an ``onnx_ir.Model`` if ``model`` is one."""
-    if not _is_onnx_ir(model):
-        return proto
-    import onnx_ir  # noqa: PLC0415 - its caller has imported it
+def as_given(given: Any, model: LoadedModel) -> Any:
+    """Return a model as an object of the type of ``given``, or a ``ModelProto`` for a path.
 
-    return onnx_ir.from_proto(proto)
+    Its weights are inside.
+    """
+    if is_program(given):
+        return type(given)(as_given(given.model, model), given.exported_program)
+    if not _is_onnx_ir(given):
+        return to_proto(model)
+    from bnfold.ir_models import with_contents  # noqa: PLC0415 - its caller has onnx_ir
+
+    return with_contents(given, model)
 
 
 def _is_onnx_ir(model: object) -> bool:
@@ -79,18 +85,10 @@ def _is_onnx_ir(model: object) -> bool:
     return module is not None and isinstance(model, module.Model)
 
 
-def _from_onnx_ir(model: onnx_ir.Model) -> onnx.ModelProto:
-    """Serialize an ``onnx_ir.Model``, its external data inside."""
-    import onnx_ir  # noqa: PLC0415 - its caller has imported it
-
-    if any(
-        isinstance(value.const_value, onnx_ir.ExternalTensor)
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-    ):
-        model = onnx_ir.external_data.load_to_model(model.clone())
-    proto: onnx.ModelProto = onnx_ir.to_proto(model)
-    return proto
+def is_program(model: object) -> bool:
+    """Whether this is an ``ONNXProgram``, what ``torch.onnx.export`` returns."""
+    module = sys.modules.get("torch.onnx")
+    return module is not None and isinstance(model, module.ONNXProgram)
 
 
 def _serialize(proto: onnx.ModelProto) -> bytes:

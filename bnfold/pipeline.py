@@ -16,7 +16,7 @@ from bnfold.check import check as compare
 from bnfold.errors import InputError, NotEquivalentError, ProviderError
 from bnfold.graph.census import operator_counts
 from bnfold.graph.fold import FoldOptions, fold_model
-from bnfold.memory import as_given, open_any, to_proto
+from bnfold.memory import as_given, open_any
 from bnfold.progress import Progress
 from bnfold.recalibrate.assess import statistics_of
 from bnfold.report import CheckReport, FoldReport
@@ -224,7 +224,8 @@ def fold(
             keep, freeze_initializers=freeze_initializers, merge=merge, ones_channel=ones_channel
         ),
     )
-    return as_given(model, to_proto(loaded))
+    folded: onnx.ModelProto | onnx_ir.Model = as_given(model, loaded)
+    return folded
 
 
 def inspect(
