@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         NotEquivalentError,
         ProviderError,
     )
+    from bnfold.neighbours.onnx_ir import FoldBatchNormPass
     from bnfold.pipeline import fold, inspect, optimize
     from bnfold.recalibrate import RecalibrationReport, recalibrate
     from bnfold.report import CheckReport, FoldReport, OutputComparison, Reason, Verdict
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BnfoldError",
     "CheckReport",
+    "FoldBatchNormPass",
     "FoldReport",
     "InputError",
     "MissingPackageError",
@@ -76,6 +78,7 @@ _HOMES = {
         "NotEquivalentError",
         "ProviderError",
     ),
+    "bnfold.neighbours.onnx_ir": ("FoldBatchNormPass",),
     "bnfold.pipeline": ("fold", "inspect", "optimize"),
     "bnfold.recalibrate": ("RecalibrationReport", "recalibrate"),
     "bnfold.torch": ("export",),

@@ -17,6 +17,7 @@ from bnfold.errors import InputError, NotEquivalentError, ProviderError
 from bnfold.graph.census import operator_counts
 from bnfold.graph.fold import FoldOptions, fold_model
 from bnfold.memory import as_given, open_any
+from bnfold.neighbours.onnx_program import accepts_programs
 from bnfold.progress import Progress
 from bnfold.recalibrate.assess import statistics_of
 from bnfold.report import CheckReport, FoldReport
@@ -32,6 +33,7 @@ __all__ = ["fold", "inspect", "optimize"]
 AnyModel = TypeVar("AnyModel", onnx.ModelProto, "onnx_ir.Model")
 
 
+@accepts_programs
 def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     src: StrPath,
     dst: StrPath | None = None,
@@ -64,7 +66,8 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     byte for byte, and there is nothing to prove.
 
     Args:
-        src: The model to read, which is not changed unless ``in_place``.
+        src: The model to read, which is not changed unless ``in_place``; or an ``ONNXProgram`` from
+            ``torch.onnx.export``, of which a folded one is returned if ``dst`` is None.
         dst: The file to write; ``model.folded.onnx`` beside ``model.onnx`` if None.
         in_place: Replace ``src`` itself.
         check: Prove that the result computes the same before it is written.
@@ -91,7 +94,7 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
         progress: Called with what is being done, in a few words.
 
     Returns:
-        What was folded, what was kept and why, and the proof.
+        What was folded, what was kept and why, and the proof; a new ``ONNXProgram`` for one.
 
     Raises:
         InputError: An argument cannot be used, or the output cannot be written there.

@@ -17,6 +17,7 @@ from bnfold.cli import main
 PUBLIC = [
     "BnfoldError",
     "CheckReport",
+    "FoldBatchNormPass",
     "FoldReport",
     "InputError",
     "MissingPackageError",
