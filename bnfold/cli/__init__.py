@@ -20,6 +20,8 @@ _VERBS = {
     "check": "Compare two models.",
     "recalibrate": "Gather the statistics again, from data.",
     "bench": "Time models against each other.",
+    "completion": "Print what makes a shell complete the commands.",
+    "config": "Show what every option is, and where that is set.",
 }
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["ARGUMENTS", "INTERNAL_ERROR", "INTERRUPTED", "Program"]
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+__all__ = ["ARGUMENTS", "COMPLETION_VARIABLE", "INTERNAL_ERROR", "INTERRUPTED", "Program"]
 
 ARGUMENTS = "bnfold.arguments"
 """Where the context of click keeps the arguments of the command line."""
+
+COMPLETION_VARIABLE = "_BNFOLD_COMPLETE"
+"""The variable by which the script of a shell asks for completions."""
 
 INTERNAL_ERROR = 5
 INTERRUPTED = 130
@@ -51,6 +58,17 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(self._verbs.items()))
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, not imported, and the options that begin like this."""
+        from click.shell_completion import CompletionItem
+
+        verbs = [
+            CompletionItem(name, help=what)
+            for name, what in self._verbs.items()
+            if name.startswith(incomplete)
+        ]
+        return verbs + click.Command.shell_complete(self, ctx, incomplete)
+
     def make_context(
         self,
         info_name: str | None,
@@ -67,6 +85,8 @@ class Program(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command that the arguments name, and leave with its exit code."""
         kwargs["standalone_mode"] = False
+        if COMPLETION_VARIABLE in os.environ:
+            importlib.import_module("bnfold.cli.completion")  # it has the scripts' other half
         with _termination_is_an_interrupt():
             code = _run(super().main, *args, **kwargs)
         sys.exit(code)

@@ -6,6 +6,7 @@ default. Values come through click: from its environment variables and its map o
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ from bnfold.config.names import configurable, environment_names, unknown_variabl
 if TYPE_CHECKING:
     from bnfold.config.layers import Configuration, Setting
 
-__all__ = ["Rank", "Resolved", "Verb", "resolve", "settings_for"]
+__all__ = [
+    "Rank",
+    "Resolved",
+    "Verb",
+    "commands_of",
+    "configuration_of",
+    "file_options",
+    "resolve",
+    "settings_for",
+]
 
 _CONFIGURATION = "bnfold.configuration"
 _NO_CONFIG = "bnfold.no_config"
@@ -80,7 +90,7 @@ class Verb(click.Command):
         self.each_model = each_model
         for option in configurable(self):
             option.envvar = environment_names(self.name or "", option)
-        self.params += _file_options()
+        self.params += file_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse; a variable of the environment that cannot be used is named."""
@@ -113,6 +123,24 @@ class Verb(click.Command):
         ctx.params.update({name: each.value for name, each in resolve(ctx, model).items()})
         return super().invoke(ctx)
 
+    def resolved(self, parent: click.Context, model: str | None) -> dict[str, Resolved]:
+        """Return what the options come to if the command line has none, by parameter name.
+
+        Args:
+            parent: The context of a command that has read the file.
+            model: The model whose tables count, or None.
+        """
+        bare = copy.copy(self)
+        bare.params = []
+        for option in configurable(self):
+            value_only = copy.copy(option)
+            value_only.callback = None  # it prepares for work that is not done here
+            bare.params.append(value_only)
+        configuration = configuration_of(parent)
+        settings = configuration.for_verb(self.name or "") if configuration else {}
+        defaults = {name: setting.value for name, setting in settings.items()}
+        return resolve(bare.make_context(self.name, [], parent, default_map=defaults), model)
+
     def _warn_of_environment(self, ctx: click.Context) -> None:
         if ctx.params.get("quiet") or not any(name.startswith("BNFOLD_") for name in os.environ):
             return
@@ -144,7 +172,7 @@ def resolve(ctx: click.Context, model: str | None) -> dict[str, Resolved]:
         ctx: The context of the command, parsed.
         model: The model whose tables count, or None.
     """
-    configuration: Configuration | None = ctx.meta.get(_CONFIGURATION)
+    configuration = configuration_of(ctx)
     verb = ctx.command.name or ""
     shared: Mapping[str, Setting] = configuration.for_verb(verb) if configuration else {}
     own: Mapping[str, Setting] = {}
@@ -168,6 +196,12 @@ def resolve(ctx: click.Context, model: str | None) -> dict[str, Resolved]:
             found[name] = Resolved(ctx.params[name], rank, origin)
     for alternatives in _ALTERNATIVES:
         _settle(ctx, alternatives, found)
+    return found
+
+
+def configuration_of(ctx: click.Context) -> Configuration | None:
+    """Return what the file sets that was read for this command, or None if there is none."""
+    found: Configuration | None = ctx.meta.get(_CONFIGURATION)
     return found
 
 
@@ -216,7 +250,7 @@ def _first_model(ctx: click.Context) -> str | None:
     return next(iter(value), None) if isinstance(value, tuple) else value
 
 
-def _file_options() -> list[click.Parameter]:
+def file_options() -> list[click.Parameter]:
     """Return ``--no-config`` and ``--config``; they are processed in this order."""
     return [
         click.Option(
