@@ -33,11 +33,13 @@ class Alert:
         message: One sentence, as plain text.
         section: Where the report says more: ``proof``, ``sites``, ``statistics``, ``drift``,
             ``latency``, or None.
+        reason: The reason code of the sites that it is about, or None.
     """
 
     severity: str
     message: str
     section: str | None = None
+    reason: str | None = None
 
 
 def models_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -146,10 +148,10 @@ def _kept(model: Mapping[str, Any], elsewhere: frozenset[str]) -> Iterator[Alert
         remedy = _REMEDIES.get(reason)
         message = f"{counted(count, 'site')} kept, {code}: {REASONS[reason]}"
         if remedy is None:
-            yield Alert(NOTE, message, "sites")
+            yield Alert(NOTE, message, "sites", code)
         else:
             severity = NOTE if reason is Reason.EXCLUDED else WARNING
-            yield Alert(severity, f"{message}; {remedy}", "sites")
+            yield Alert(severity, f"{message}; {remedy}", "sites", code)
     others = [site["name"] for site in kept if site["name"] in elsewhere]
     if others:
         yield Alert(

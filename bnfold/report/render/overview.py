@@ -70,10 +70,10 @@ def _proved(checks: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _timed(speeds: Sequence[Mapping[str, Any]]) -> str:
-    verdicts = Counter(speed["verdict"] for speed in speeds if speed["verdict"])
-    if not verdicts:
+    others = [speed for speed in speeds if speed["verdict"]]
+    if not others:
         return counted(len(speeds), "latency", "latencies")
-    return ", ".join(
-        verdict if count == len(speeds) else f"{verdict}: {count}"
-        for verdict, count in verdicts.items()
-    )
+    if len(others) == 1:
+        return f"{others[0]['verdict']}: {others[0]['ratio']:.3f} times the latency"
+    verdicts = Counter(speed["verdict"] for speed in others)
+    return ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
