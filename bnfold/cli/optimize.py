@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -21,11 +20,9 @@ from bnfold.cli.options import (
     terminal_options,
 )
 from bnfold.cli.reports import Reports, report_option
+from bnfold.cli.targets import choose_targets
 from bnfold.cli.types import FILE, FILE_FUNCTION, FOLDER, KEY_VALUE
 from bnfold.cli.verb import Verb, settings_for
-from bnfold.errors import InputError
-from bnfold.fleet.sources import Source, find_sources
-from bnfold.fleet.targets import assign_targets
 from bnfold.fleet.task import FoldTask, PytorchSettings
 from bnfold.report import BRANCH, Reason
 
@@ -112,14 +109,18 @@ def optimize(  # noqa: PLR0913 - one parameter for each option of the run
     --arch. Then -o names what to write, an .onnx or a .pt2 file; --input gives the shapes of a
     module's inputs, and --dim N=4 leaves their first axis open under that name.
     """
-    targets = _targets(models, output, output_dir, in_place=in_place)
-    if output_dir is not None:
-        _make_directories(Path(output_dir), targets.values())
+    targets = choose_targets(models, output, output_dir, in_place=in_place)
+    elsewhere = fleet.takes(targets)
     with_statistics = statistics or bool(reports.files)
     tasks = [
-        _task(source.model, None if in_place else str(target), statistics=with_statistics)
+        _task(source.model, None if in_place else target, statistics=with_statistics)
         for source, target in targets.items()
     ]
+    if elsewhere:
+        tasks = [
+            fleet.recorded(task, source, output_dir)
+            for task, source in zip(tasks, targets, strict=True)
+        ]
 
     def verdict(found: dict[str, Any]) -> int:
         missed = sum(map(_is_missed, found["sites"]))
@@ -129,14 +130,12 @@ def optimize(  # noqa: PLR0913 - one parameter for each option of the run
         print_hint("the report says why; --keep names sites that may stay")
         return 1
 
-    directories = any(source.found for source in targets)
-    elsewhere = fleet.is_chosen(directories=directories)
     batch = run_batch(
         [task.model for task in tasks],
         fleet.outcomes(tasks, terminal) if elsewhere else one_by_one(tasks, terminal),
         terminal,
         verdict,
-        is_several=directories,
+        is_several=any(source.found for source in targets),
         in_short=elsewhere,
     )
     batch.publish(reports, require_folded=require_folded)
@@ -165,31 +164,3 @@ def _task(model: str, target: str | None, *, statistics: bool) -> FoldTask:
 def _is_missed(site: Mapping[str, Any]) -> bool:
     is_kept = site["verdict"] == "kept" and site["kind"] != BRANCH
     return is_kept and bool(site["reason"] != Reason.EXCLUDED)
-
-
-def _targets(
-    models: tuple[str, ...], output: str | None, output_dir: str | None, *, in_place: bool
-) -> dict[Source, Path]:
-    """Return what to write for each model, of those beneath directories too.
-
-    Raises:
-        click.UsageError: If the options contradict each other.
-        InputError: If there is no model, or two would go to one file.
-    """
-    if sum((output is not None, output_dir is not None, in_place)) > 1:
-        raise click.UsageError("-o, --output-dir and --in-place exclude each other.")
-    if output is not None and (len(models) > 1 or Path(models[0]).is_dir()):
-        raise click.UsageError("-o names one file; use --output-dir for several models.")
-    sources = find_sources(models, None if output_dir is None else Path(output_dir))
-    return assign_targets(sources, output, output_dir, in_place=in_place)
-
-
-def _make_directories(root: Path, targets: Iterable[Path]) -> None:
-    for path in (root, *sorted({target.parent for target in targets})):
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{path}: cannot create this directory: {error.strerror}",
-                hint="choose another --output-dir",
-            ) from error

@@ -10,16 +10,20 @@ from collections.abc import Generator, Sequence
 from bnfold.fleet.child import Child, threads_each
 from bnfold.fleet.outcome import Outcome
 from bnfold.fleet.task import FoldTask
+from bnfold.progress import Progress, Step
 
 __all__ = ["run_in_processes"]
 
 
-def run_in_processes(tasks: Sequence[FoldTask], jobs: int) -> Generator[tuple[int, Outcome]]:
+def run_in_processes(
+    tasks: Sequence[FoldTask], jobs: int, progress: Progress | None = None
+) -> Generator[tuple[int, Outcome]]:
     """Do tasks in child processes; closed early, they end at once.
 
     Args:
         tasks: What to do.
         jobs: Number of processes; they share the cores of the machine.
+        progress: Called with how far the work is.
 
     Yields:
         The position of a task and what became of it, as each is done.
@@ -43,11 +47,13 @@ def run_in_processes(tasks: Sequence[FoldTask], jobs: int) -> Generator[tuple[in
     try:
         for thread in threads:
             thread.start()
-        for _ in tasks:
+        for count in range(1, len(tasks) + 1):
             each = done.get()
             if isinstance(each, BaseException):
                 raise each
             yield each
+            if progress is not None:
+                progress(Step(f"{count} of {len(tasks)} models", count, len(tasks)))
     finally:
         waiting.clear()
         for child in children:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bnfold.errors import InputError
+from bnfold.fleet.places import is_url, join, local_path, parent_of
 from bnfold.fleet.sources import Source
 from bnfold.targets import default_target
 
@@ -15,8 +16,8 @@ __all__ = ["assign_targets"]
 
 def assign_targets(
     sources: Sequence[Source], output: str | None, output_dir: str | None, *, in_place: bool
-) -> dict[Source, Path]:
-    """Return the path to write for each model.
+) -> dict[Source, str]:
+    """Return the path or URL to write for each model.
 
     A model that was found beneath a directory and that another one is written to is the result of
     an earlier run: it has no target and is not in what is returned.
@@ -31,17 +32,17 @@ def assign_targets(
         InputError: Two models would go to one file, or one over another one that is named.
     """
     wanted = {
-        source: Path(source.model) if in_place else _target(source, output, output_dir)
+        source: source.model if in_place else _target(source, output, output_dir)
         for source in sources
     }
     writers: dict[str, Source] = {}
     if not in_place:
         for source, target in wanted.items():
-            writers.setdefault(os.path.realpath(target), source)
-    targets: dict[Source, Path] = {}
-    taken: dict[Path, Source] = {}
+            writers.setdefault(_identity(target), source)
+    targets: dict[Source, str] = {}
+    taken: dict[str, Source] = {}
     for source in sources:
-        writer = writers.get(os.path.realpath(source.model), source)
+        writer = writers.get(_identity(source.model), source)
         if writer != source and source.found:
             continue
         if writer != source:
@@ -50,7 +51,7 @@ def assign_targets(
                 hint="name only one of them, or choose an --output-dir",
             )
         target = wanted[source]
-        first = taken.setdefault(target.absolute(), source)
+        first = taken.setdefault(_identity(target), source)
         if source in targets or first != source:
             raise InputError(
                 f"{target}: both '{first.model}' and '{source.model}' would be written here",
@@ -60,21 +61,35 @@ def assign_targets(
     return targets
 
 
-def _target(source: Source, output: str | None, output_dir: str | None) -> Path:
+def _identity(place: str) -> str:
+    """Return a name that only the same entry of the same directory has."""
+    if is_url(place):
+        return place
+    return str(Path(os.path.realpath(Path(place).parent)) / Path(place).name)
+
+
+def _target(source: Source, output: str | None, output_dir: str | None) -> str:
     if output is not None:
-        return Path(output)
-    model = Path(source.model)
+        return local_path(output)
     if output_dir is not None:
-        return _with_suffix(model, Path(output_dir) / source.relative)
-    return _with_suffix(model, default_target(model))
+        target = join(local_path(output_dir), source.relative)
+    elif is_url(source.model):
+        target = join(parent_of(source.model), default_target(Path(source.relative)).name)
+    else:
+        target = str(default_target(Path(source.model)))
+    return _with_suffix(source.model, target)
 
 
-def _with_suffix(model: Path, target: Path) -> Path:
+def _with_suffix(model: str, target: str) -> str:
     """PyTorch files other than exported programs become ONNX files."""
+    if is_url(model):
+        return target
     from bnfold.torch.files import kind_of, written_as  # noqa: PLC0415 - not needed for --help
 
     try:
-        of_pytorch = kind_of(model) is not None
+        of_pytorch = kind_of(Path(model)) is not None
     except InputError:
         return target  # its own turn will say what is wrong with it
-    return target.with_suffix(written_as(model)) if of_pytorch else target
+    if not of_pytorch:
+        return target
+    return f"{target.removesuffix(Path(target).suffix)}{written_as(Path(model))}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from bnfold.errors import InputError
 from bnfold.fleet.outcome import Outcome
+from bnfold.fleet.places import is_url
 from bnfold.progress import Progress
 from bnfold.report import FoldReport
 
@@ -38,10 +39,12 @@ class FoldTask:
     """A model to fold, prove and write.
 
     Attributes:
-        model: Path of the model.
-        target: Path to write, or None to replace the model itself.
+        model: Path or URL of the model.
+        target: Path or URL to write, or None to replace the model itself.
         options: Keyword arguments of :func:`bnfold.optimize` beyond these.
         pytorch: Settings for PyTorch files.
+        record: Where the record of the result is kept, or None to keep none.
+        resume: True to do nothing where the record says that the result is up to date.
         mark: Marks the unfinished files of this task.
     """
 
@@ -49,14 +52,17 @@ class FoldTask:
     target: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
     pytorch: PytorchSettings = PytorchSettings()
+    record: str | None = None
+    resume: bool = False
     mark: str = field(default_factory=lambda: f"{secrets.token_hex(6)}-")
 
     def run(self, *, progress: Progress, learned: Callable[[Outcome], None]) -> None:
         """Do it as the job of a child process; see :class:`bnfold.isolation.Job`."""
-        from bnfold.store.temporaries import marked  # noqa: PLC0415 - heavy
+        from bnfold.fleet.work import work_on  # noqa: PLC0415 - heavy
+        from bnfold.store.temporaries import marked  # noqa: PLC0415
 
         with marked(self.mark):
-            learned(Outcome(self.model, self.fold(progress)))
+            learned(work_on(self, progress))
 
     def clear_up(self, directory: Path | None = None) -> None:
         """Remove what a process that died has left unfinished.
@@ -66,11 +72,16 @@ class FoldTask:
         """
         from bnfold.store.temporaries import remove_marked  # noqa: PLC0415 - heavy
 
-        place = Path(self.model if self.target is None else self.target).parent
-        remove_marked((directory or Path()) / place, self.mark)
+        if not is_url(self.place):
+            remove_marked((directory or Path()) / Path(self.place).parent, self.mark)
+
+    @property
+    def place(self) -> str:
+        """Path or URL that is written."""
+        return self.model if self.target is None else self.target
 
     def fold(self, progress: Progress | None = None) -> FoldReport:
-        """Do it in this process.
+        """Fold a file of this machine into another one, in this process.
 
         Raises:
             BnfoldError: See :func:`bnfold.optimize`.
