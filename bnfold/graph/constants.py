@@ -3,7 +3,7 @@
 Exporters hide weights behind Constant, ConstantOfShape, Identity, Cast, Transpose, Reshape,
 arithmetic and small shape computations. Values stay views (a transposed weight is a strided view
 into the file, a ConstantOfShape is one element with strides of 0), so asking costs nothing until
-the numbers are read. Arithmetic between floats is done in float64 and not rounded in between.
+the numbers are read. Arithmetic between floats is done in float64 and rounded to its type.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Operators on constants: what each computes, on views where it only moves elements.
 
-A new operator is one entry in ``EVALUATORS``. Arithmetic between floats is done in float64 and not
-rounded in between; between integers, as ONNX defines it.
+A new operator is one entry in ``EVALUATORS``. Arithmetic between floats is done in float64, and each
+result is rounded to its type, as a runtime rounds it: some expressions are there for their rounding.
+Between integers it is done as ONNX defines it.
 """
 
 from __future__ import annotations
@@ -251,8 +252,8 @@ def _elementwise(
         unknown = any(part.any_shape for part in inputs)
         if unknown and any(np.prod(s) != 1 for s in shapes):
             return None
-        result = np.asarray(compute(*cores))
-        if _leaves_range(result, kind):
+        result = _stored(np.asarray(compute(*cores)), kind)
+        if result is None:
             return None
         data = result if unknown else np.broadcast_to(result, shape)
         return Constant(kind, data, None, unknown)
@@ -260,15 +261,15 @@ def _elementwise(
     return evaluate
 
 
-def _leaves_range(result: NDArray[Any], kind: int) -> bool:
-    """True if the type of the expression makes infinity or zero of what float64 still holds."""
+def _stored(result: NDArray[Any], kind: int) -> NDArray[Any] | None:
+    """What a runtime keeps of a result; None where its type makes infinity or zero of a number."""
     dtype = FLOATS.get(kind)
-    if dtype is None or dtype == np.float64:
-        return False
-    stored = round_to(result, dtype).astype(np.float64)
-    return not np.array_equal(np.isfinite(stored), np.isfinite(result)) or not np.array_equal(
-        stored == 0, result == 0
-    )
+    if dtype is None:
+        return result
+    rounded = round_to(result, dtype)
+    stored = rounded.astype(np.float64)
+    same_range = np.array_equal(np.isfinite(stored), np.isfinite(result))
+    return rounded if same_range and np.array_equal(stored == 0, result == 0) else None
 
 
 def _reduce(reduction: Callable[..., Any]) -> Evaluator:
@@ -282,9 +283,8 @@ def _reduce(reduction: Callable[..., Any]) -> Evaluator:
             return inputs[0]
         kept = bool(node.attribute("keepdims", 1))
         data = reduction(inputs[0].float64, axis=tuple(axes) if axes else None, keepdims=kept)
-        result = np.asarray(data)
-        kind = inputs[0].elem_type
-        return None if _leaves_range(result, kind) else Constant(kind, result)
+        result = _stored(np.asarray(data), inputs[0].elem_type)
+        return None if result is None else Constant(inputs[0].elem_type, result)
 
     return evaluate
 

@@ -31,6 +31,7 @@ from bnfold.graph.rules.parameters import (
     store_bias,
     vectors,
 )
+from bnfold.graph.rules.pooling import sees_padding_only
 from bnfold.graph.sites import Site
 from bnfold.kernels import Joined, Placed, contract
 from bnfold.lazy import Scaled
@@ -113,6 +114,8 @@ def _producer(site: Site, facts: Facts) -> tuple[Node, list[Node]] | None:
             return node, between
         source = node.input(0)
         if node.op not in KEEPS_ONE or source is None or len(node.outputs) > 1:
+            return None
+        if node.op == "MaxPool" and sees_padding_only(node):
             return None
         if node.op == "Clip":
             low, high = clip_bounds(node, facts)

@@ -120,6 +120,52 @@ CASES: dict[str, tuple[str, list[str], dict[str, str], list[str]]] = {
           n = BatchNormalization(r, gamma, beta, mean, var)  y = Sigmoid(n) }}""",
         ["n"], {}, ["GroupNormalization", "ReduceMean", "Sigmoid"],
     ),
+    "maximum-of-padding-only": (
+        """<ir_version: 8, opset_import: ["" : 19]>
+        g (float[N,3,1,1] x) => (float[N,4,1,1] y)
+        <float[4,3,1,1] w, float[4] gamma={1,2,0.5,3}, float[4] beta, float[4] mean, float[4] var>
+        { c = Conv(x, w)  p = MaxPool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c)
+          y = BatchNormalization(p, gamma, beta, mean, var) }""",
+        [], {"y": "padding_shift"}, ["Conv", "MaxPool", BN],
+    ),
+    "maximum-of-padding-only-behind": (
+        """<ir_version: 8, opset_import: ["" : 19]>
+        g (float[N,4,1,1] x) => (float[N,3,1,1] y)
+        <float[3,4,1,1] w, float[4] gamma={1,2,0.5,3}, float[4] beta, float[4] mean, float[4] var>
+        { n = BatchNormalization(x, gamma, beta, mean, var)
+          p = MaxPool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(n)  y = Conv(p, w) }""",
+        [], {"n": "padding_shift"}, [BN, "MaxPool", "Conv"],
+    ),
+    "mean-of-padding-only": (
+        """<ir_version: 8, opset_import: ["" : 19]>
+        g (float[N,3,1,1] x) => (float[N,4,1,1] y)
+        <float[4,3,1,1] w, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+        { c = Conv(x, w)  p = AveragePool<kernel_shape=[2,2], dilations=[2,2], pads=[1,1,1,1]>(c)
+          y = BatchNormalization(p, gamma, beta, mean, var) }""",
+        [], {"y": "padding_shift"}, ["Conv", "AveragePool", BN],
+    ),
+    "taps-apart-along-an-axis-without-padding": (
+        """<ir_version: 8, opset_import: ["" : 19]>
+        g (float[N,3,5,1] x) => (float[N,4,3,2] y)
+        <float[4,3,1,1] w, float[4] gamma={1,2,0.5,3}, float[4] beta, float[4] mean, float[4] var>
+        { c = Conv(x, w)  p = MaxPool<kernel_shape=[2,2], dilations=[2,1], pads=[0,1,0,1]>(c)
+          y = BatchNormalization(p, gamma, beta, mean, var) }""",
+        ["y"], {}, ["Conv", "MaxPool"],
+    ),
+    "padding-mode-that-is-empty": (
+        """g (float[N,4,5,5] x) => (float[N,3,7,7] y)
+        <float[3,4,1,1] w, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+        { n = BatchNormalization(x, gamma, beta, mean, var)
+          y = Conv<auto_pad="", pads=[1,1,1,1]>(n, w) }""",
+        [], {"n": "padding_shift"}, [BN, "Conv"],
+    ),
+    "weights-rounded-by-a-sum": (
+        """g (float[N,3,5] x) => (float[N,4,5] y)
+        <float[4,3,1] k, float m={12582912}, float[4] gamma, float[4] beta, float[4] mean, float[4] var>
+        { a = Add(k, m)  w = Sub(a, m)  c = Conv(x, w)
+          y = BatchNormalization(c, gamma, beta, mean, var) }""",
+        ["y"], {}, ["Conv"],
+    ),
 }  # fmt: skip
 
 

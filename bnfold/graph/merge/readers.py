@@ -27,6 +27,7 @@ from bnfold.graph.plan import Refusal
 from bnfold.graph.rules.batchnorm import read_batchnorm
 from bnfold.graph.rules.elementwise import constant_operand
 from bnfold.graph.rules.parameters import QuantizedWeight, Weight, read_bias, read_weight
+from bnfold.graph.rules.pooling import SAME
 from bnfold.report import Reason
 
 __all__ = ["READERS", "Link", "Reader", "read_link"]
@@ -162,6 +163,8 @@ def _pads(
         return list(node.attribute("pads") or [0] * 2 * count)
     if mode == "VALID":
         return [0] * 2 * count
+    if mode not in SAME:
+        return Refusal(Reason.UNKNOWN_SHAPE, f'the padding of "{node.name}" is not understood')
     dims = facts.dims(node.input(0))
     pads = [0] * 2 * count
     for i in range(count):

@@ -16,6 +16,7 @@ from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node
 from bnfold.graph.plan import Answer, Refusal, Rule, Step
 from bnfold.graph.rules.parameters import Weight, read_bias, read_weight, vectors
+from bnfold.graph.rules.pooling import SAME
 from bnfold.report import Reason
 
 __all__ = ["RULES"]
@@ -105,13 +106,11 @@ def _shift_is_uniform(node: Node, weight: Weight, facts: Facts) -> bool:
 def _pads(node: Node, kernel: tuple[int, ...], facts: Facts) -> bool:
     """True unless it is certain that no padding is ever read."""
     mode = node.attribute("auto_pad", "NOTSET")
-    if mode == "NOTSET":
+    if mode not in (*SAME, "VALID"):
         return any(node.attribute("pads", ())) or "output_shape" in node.attributes
-    if mode == "VALID":
-        return False
     if "output_shape" in node.attributes:
         return True
-    return not _same_needs_none(node, kernel, facts)
+    return mode in SAME and not _same_needs_none(node, kernel, facts)
 
 
 def _same_needs_none(node: Node, kernel: tuple[int, ...], facts: Facts) -> bool:

@@ -14,7 +14,9 @@ from bnfold.graph.index import Node
 from bnfold.graph.plan import Answer, Refusal, Rule, Step
 from bnfold.report import Reason
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "SAME", "sees_padding_only"]
+
+SAME = ("SAME_UPPER", "SAME_LOWER")
 
 Guard = Callable[[Node, Affine, Facts], "Refusal | None"]
 
@@ -51,20 +53,38 @@ def _max_pool(node: Node, affine: Affine, facts: Facts) -> Refusal | None:
         return Refusal(
             Reason.NONLINEAR, f'"{node.name}" also returns indices, where ties may differ'
         )
+    if sees_padding_only(node):
+        return _only_padding(node)
     return _positive(node, affine, facts)
+
+
+def sees_padding_only(node: Node) -> bool:
+    """True unless every window of a pool is certain to see an element of the data.
+
+    Padding is narrower than the kernel, so only taps that are apart can all miss the data.
+    """
+    dilations = node.attribute("dilations", ())
+    if node.attribute("auto_pad", "NOTSET") in SAME:
+        return any(dilation != 1 for dilation in dilations)
+    pads = node.attribute("pads", ())
+    both = zip(pads, pads[len(pads) // 2 :], dilations, strict=False)
+    return any(dilation != 1 and (begin or end) for begin, end, dilation in both)
+
+
+def _only_padding(node: Node) -> Refusal:
+    return Refusal(Reason.PADDING_SHIFT, f'a window of "{node.name}" may see nothing but padding')
 
 
 def _average_pool(node: Node, affine: Affine, facts: Facts) -> Refusal | None:
     if affine.is_linear:
         return None
+    if sees_padding_only(node):
+        return _only_padding(node)
     counted = node.attribute("count_include_pad", 0) or node.opset < 7
-    padded = any(node.attribute("pads", ())) or node.attribute("auto_pad", "NOTSET") in _SAME
+    padded = any(node.attribute("pads", ())) or node.attribute("auto_pad", "NOTSET") in SAME
     if counted and (padded or node.attribute("ceil_mode", 0)):
         return Refusal(Reason.PADDING_SHIFT, f'"{node.name}" counts its zero padding in the mean')
     return None
-
-
-_SAME = ("SAME_UPPER", "SAME_LOWER")
 
 
 def _anything(node: Node, affine: Affine, facts: Facts) -> Refusal | None:
