@@ -141,17 +141,17 @@ def _kept(model: Mapping[str, Any], elsewhere: frozenset[str]) -> Iterator[Alert
         for site in model.get("sites") or ()
         if site["verdict"] == "kept" and site["kind"] != BRANCH
     ]
-    for code, count in Counter(site["reason"] for site in kept).items():
-        if code not in REASONS:
-            continue
-        reason = Reason(code)
-        remedy = _REMEDIES.get(reason)
-        message = f"{counted(count, 'site')} kept, {code}: {REASONS[reason]}"
-        if remedy is None:
-            yield Alert(NOTE, message, "sites", code)
-        else:
+    counts = Counter(site["reason"] for site in kept)
+    for reason, remedy in _REMEDIES.items():
+        count = counts.pop(reason.value, 0)
+        if count:
+            message = f"{counted(count, 'site')} kept, {reason.value}: {REASONS[reason]}; {remedy}"
             severity = NOTE if reason is Reason.EXCLUDED else WARNING
-            yield Alert(severity, f"{message}; {remedy}", "sites", code)
+            yield Alert(severity, message, "sites", reason.value)
+    if counts:
+        listed = ", ".join(f"{code} ({count})" for code, count in counts.most_common())
+        message = f"{counted(counts.total(), 'site')} kept that nothing here can take: {listed}"
+        yield Alert(NOTE, message, "sites", next(iter(counts)) if len(counts) == 1 else None)
     others = [site["name"] for site in kept if site["name"] in elsewhere]
     if others:
         yield Alert(

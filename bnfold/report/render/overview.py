@@ -28,12 +28,13 @@ def title(model: Mapping[str, Any]) -> str:
 
 def headline(model: Mapping[str, Any]) -> str:
     """Return the outcome for one model, as plain text without a full stop."""
-    if model.get("error") is not None and not model.get("checks"):
+    if model.get("error") is not None and not (model.get("checks") or model.get("summary")):
         return f"failed: {model['error']['kind']}"
     parts = []
     summary = model.get("summary") or {}
     if "folded" in summary:
-        verb = "would fold" if model.get("output") is None else "folded"
+        planned = model.get("output") is None and not model.get("checks")
+        verb = "would fold" if planned else "folded"
         parts.append(
             f"{verb} {summary['folded']} of {summary['sites']}"
             if summary["sites"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from bnfold.report.folds import REASONS
 from bnfold.report.render.html import plots
@@ -56,9 +56,19 @@ def _environment(page: Page) -> Environment:
         ),
     )
     environment.filters.update(
-        number=number, size=size, provider=provider_name, counted=counted, rate=_rate
+        number=number,
+        size=size,
+        provider=provider_name,
+        counted=counted,
+        rate=_rate,
+        breakable=_breakable,
     )
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """Return a name, escaped, that may be broken behind its slashes."""
+    return Markup("/<wbr>").join(map(escape, name.split("/")))
 
 
 def _rate(value: float) -> str:
