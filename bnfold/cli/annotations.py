@@ -103,7 +103,8 @@ def _message(model: Mapping[str, Any], alerts: Sequence[Alert]) -> str:
     lines = [each.message for each in alerts[:MOST_LINES]]
     if len(alerts) > MOST_LINES:
         lines.append(f"and {len(alerts) - MOST_LINES} more")
-    return f"{title(model)}: " + "\n".join(lines)
+    heading = f"{title(model)}: "
+    return heading + "\n".join(lines).removeprefix(heading)
 
 
 def _file(model: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import click
 from bnfold.cli.console import Terminal, print_hint
 from bnfold.cli.objects import checks_of, json_head
 from bnfold.cli.options import Proof, check_options, format_option, terminal_options
+from bnfold.cli.overlay import overlay_option, write_overlay
 from bnfold.cli.reports import Reports, report_option
 from bnfold.cli.types import FILE, MODEL
 from bnfold.cli.verb import Verb
@@ -33,6 +34,7 @@ __all__ = ["check"]
     is_flag=True,
     help="Say which of the two is nearer to the result in float64 (slow).",
 )
+@overlay_option
 @click.option("--tf32", is_flag=True, help="Show beside the verdict what TF32 changes on CUDA.")
 @click.option(
     "--failing-feed",
@@ -52,6 +54,7 @@ def check(  # noqa: PLR0913 - one parameter for each option
     *,
     localize: bool,
     oracle: bool,
+    overlay: Path | None,
     tf32: bool,
     reports: Reports,
 ) -> int:
@@ -72,7 +75,7 @@ def check(  # noqa: PLR0913 - one parameter for each option
                 candidate,
                 progress=progress,
                 failing_feed=saved,
-                localize=localize,
+                localize=localize or overlay is not None,
                 oracle=oracle,
                 tf32=tf32,
                 **proof,
@@ -83,6 +86,8 @@ def check(  # noqa: PLR0913 - one parameter for each option
         raise
     equivalent = all(report.equivalent for report in checks)
     terminal.show_checks(title, checks)
+    if overlay is not None:
+        write_overlay(overlay, candidate, checks)
     replay = _replay(reference, candidate, checks, proof)
     if replay and not (terminal.quiet or terminal.json):
         print_hint(f"to see it again: {replay}")
