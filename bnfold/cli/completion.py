@@ -44,9 +44,11 @@ _ZSH = """\
 %(complete_func)s() {
     local -a response names described files folders
     local kind value help
+    local -a anywhere=(-U)
     (( $+commands[%(prog_name)s] )) || return 1
     response=("${(@f)$(COMP_WORDS="${words[*]}" COMP_CWORD=$((CURRENT-1)) \
 %(complete_var)s=zsh_complete %(prog_name)s 2>/dev/null)}")
+    compset -P 1 '--*=' && anywhere=()
     for kind value help in "${response[@]}"; do
         case $kind in
             dir) _path_files -/ ;;
@@ -58,9 +60,9 @@ _ZSH = """\
         esac
     done
     (( $#described )) && _describe -V unsorted described -U
-    (( $#names )) && compadd -U -V unsorted -a names
-    (( $#folders )) && compadd -U -f -S '' -a folders
-    (( $#files )) && compadd -U -f -a files
+    (( $#names )) && compadd $anywhere -V unsorted -a names
+    (( $#folders )) && compadd $anywhere -f -S '' -a folders
+    (( $#files )) && compadd $anywhere -f -a files
     return 0
 }
 
@@ -73,16 +75,17 @@ fi
 
 _FISH = """\
 function %(complete_func)s
+    set -l start (string match --regex -- '^--[^=]+=' (commandline -t))
     for line in (COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) \
 %(complete_var)s=fish_complete %(prog_name)s 2>/dev/null)
         set -l item (string split -m 1 , -- $line)
         switch $item[1]
             case dir
-                __fish_complete_directories $item[2]
+                string replace --regex -- '^' "$start" (__fish_complete_directories $item[2])
             case file
-                __fish_complete_path $item[2]
+                string replace --regex -- '^' "$start" (__fish_complete_path $item[2])
             case path plain
-                echo $item[2]
+                echo "$start$item[2]"
         end
     end
 end
