@@ -2,67 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import html5lib
 import pytest
 from markdown_it import MarkdownIt
 
 from bnfold.report.render.markdown import MOST_CHARACTERS, MOST_ROWS, to_markdown
-
-HOSTILE = [
-    "</script><img src=x onerror=alert(1)>",
-    "a|b",
-    "``` `x` ```",
-    "![x](http://evil.example/x.png)",
-    "<!-- -->--><b>",
-    "back\\slash\\|",
-    "__init__",
-    "</code><script>1</script>",
-    "line\nbreak\r\n# heading",
-    "\x00\x1b[31m\x7f\u202e",
-    "*a* _b_ ~~c~~ [d](e) &lt;",
-]
-
-
-def site(name: str, **parts: Any) -> dict[str, Any]:
-    kept = {
-        "name": name,
-        "kind": "BatchNormalization",
-        "graph": "main",
-        "channels": 3,
-        "verdict": "kept",
-        "direction": None,
-        "into": [],
-        "through": [],
-        "reason": "fan_out",
-        "detail": f'"{name}" is also used elsewhere',
-    }
-    return {**kept, **parts}
-
-
-def model(*sites: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    folded = sum(each["verdict"] == "folded" for each in sites)
-    return {
-        "schema_version": 1,
-        "bnfold": "0",
-        "model": "a.onnx",
-        "output": "b.onnx",
-        "summary": {
-            "sites": len(sites),
-            "folded": folded,
-            "kept": len(sites) - folded,
-            "merged": 0,
-            "nodes_before": 9,
-            "nodes_after": 7,
-            "bytes_before": 2000,
-            "bytes_after": 1000,
-        },
-        "sites": list(sites),
-        "checks": [],
-        "hints": [],
-        **parts,
-    }
+from tests.report.samples import ERROR, HOSTILE, SAMPLES, folded, model, site
 
 
 def rendered(markdown: str) -> str:
@@ -83,12 +28,8 @@ def tags(html: str) -> list[str]:
 
 
 def test_nobody_is_mentioned_and_nothing_is_linked() -> None:
-    error = {
-        "kind": "ModelError",
-        "message": "@all #1 https://x.example www.x.example",
-        "hint": None,
-    }
-    markdown = to_markdown(model(error={**error, "exit_code": 2}))
+    error = {**ERROR, "message": "@all #1 https://x.example www.x.example"}
+    markdown = to_markdown(model(error=error))
     assert "@all" not in markdown
     assert "#1" not in markdown
     assert "://" not in markdown
@@ -111,9 +52,21 @@ def test_a_comment_is_not_too_long_for_github() -> None:
 
 
 def test_kept_sites_come_first() -> None:
-    folded = site(
-        "gone", verdict="folded", reason=None, detail=None, into=["conv"], through=["relu"]
-    )
-    markdown = to_markdown(model(folded, site("stays")))
+    markdown = to_markdown(model(folded("gone", "conv", through=("relu",)), site("stays")))
     assert markdown.index("`stays`") < markdown.index("`gone`")
     assert "into `conv` through `relu`" in markdown
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_report_says_what_it_is_about(name: str) -> None:
+    report = SAMPLES[name]
+    heading = to_markdown(report).splitlines()[0]
+    about = report.get("model") or report.get("reference") or report["models"][0]
+    assert heading.startswith("## ")
+    assert (about if isinstance(about, str) else "4 models") in heading
+
+
+def test_a_failure_is_seen_at_once() -> None:
+    first = to_markdown(SAMPLES["rich"]).splitlines()[0]
+    assert first == "## ❌ bnfold optimize: `a b.onnx`"
+    assert "1 of 4 models failed" in to_markdown(SAMPLES["several"]).splitlines()[0]
