@@ -13,7 +13,16 @@ from pathlib import Path
 
 from bnfold.errors import ModelError
 
-__all__ = ["BLOCK", "MAX_MODEL_BYTES", "RELEASE", "DataFile", "FileRange", "identify", "write_all"]
+__all__ = [
+    "BLOCK",
+    "MAX_MODEL_BYTES",
+    "READ_FLAGS",
+    "RELEASE",
+    "DataFile",
+    "FileRange",
+    "identify",
+    "write_all",
+]
 
 BLOCK = 1 << 22
 """Bytes that are copied at a time where they pass through memory."""
@@ -26,7 +35,7 @@ RELEASE = 1 << 24
 
 _KERNEL_BLOCK = 1 << 26
 _NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
-_READ_FLAGS = (
+READ_FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_BINARY", 0)
     | getattr(os, "O_CLOEXEC", 0)
@@ -82,7 +91,7 @@ class DataFile:
         assert self.path is not None  # noqa: S101 - bytes in memory are never opened
         try:
             _require_regular(self.path.stat().st_mode, self._label)
-            self._fd = fd = os.open(self.path, _READ_FLAGS)
+            self._fd = fd = os.open(self.path, READ_FLAGS)
         except OSError as error:
             raise _unreadable(error, self._label) from error
         except ValueError as error:  # a NUL in the name

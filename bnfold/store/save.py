@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -12,10 +11,11 @@ from typing import Self
 
 from bnfold.errors import InputError, ModelError
 from bnfold.store import files, layout
-from bnfold.store.beside import data_name, has_content, obsolete_data
+from bnfold.store.beside import claim_copy, own_data, place_data, remove_unused
+from bnfold.store.claims import Claim
 from bnfold.store.files import DataFile, FileRange
 from bnfold.store.load import LoadedModel
-from bnfold.store.temporaries import temporary
+from bnfold.store.temporaries import permissions, sync_directory, temporary
 from bnfold.store.tensors import TensorStore
 from bnfold.store.wire import Piece
 
@@ -110,9 +110,9 @@ class Staged:
         self.nbytes = 0
         self._created: list[Path] = []
         self._directories: list[Path] = []
-        self._locations: set[str] = set()
-        self._mode = _mode_of(target)
-        self._is_moving = False
+        self._written: list[Claim] = []
+        self._shared: list[Claim] = []
+        self._mode = permissions(target)
         self._is_done = False
         try:
             if not (unchanged and self._copy(model)):
@@ -146,56 +146,71 @@ class Staged:
         """
         if self._is_done:
             return
-        obsolete = obsolete_data(self.target, self._locations)
+        before = own_data(self.target)
         try:
-            self._is_moving = True
             self.path.replace(self.target)
         except OSError as error:
             self.discard()
             raise _unwritable(self.target, error) from error
         self._is_done = True
-        _sync_directory(self.target.parent)
-        for data in obsolete:
+        sync_directory(self.target.parent)
+        self._release_data()
+        for name in before:
             with contextlib.suppress(OSError):
-                data.unlink()
+                remove_unused(self.target, Claim(self.target.parent / name))
 
     def discard(self) -> None:
         """Remove what was written, unless it was committed."""
-        # An interrupt may come after the replacement and before it was noted.
-        if self._is_done or (self._is_moving and not os.path.lexists(self.path)):
+        if self._is_done:
             return
         self._is_done = True
         for path in reversed(self._created):
             with contextlib.suppress(OSError):
                 path.unlink()
+        self._release_data()
         for directory in reversed(self._directories):
             with contextlib.suppress(OSError):
                 directory.rmdir()
+
+    def _release_data(self) -> None:
+        """Give up the data files; those that were written and that no model uses are removed."""
+        for claim in self._written:
+            with contextlib.suppress(OSError):
+                remove_unused(self.target, claim)
+        for claim in self._shared:
+            claim.release()
 
     def _copy(self, model: LoadedModel) -> bool:
         """Stage the model's own bytes; False if its data files would replace other ones."""
         if model.file.is_at(self.target):
             self.path, self.nbytes, self._is_done = self.target, model.size, True
             return True
-        missing: list[tuple[Path, DataFile]] = []
+        store = model.tensors
         if not _is_same_directory(model.directory, self.target.parent):
             for location, file in model.external.items():
                 copy = self.target.parent / location
-                if not os.path.lexists(copy) and copy != self.target:
-                    missing.append((copy, file))
-                elif not (copy.is_file() and has_content(copy, file)):
+                if not (self._share(copy, file) or self._copy_data(file, copy, store)):
                     return False
-        store = model.tensors
         self._write_file(self.path, [FileRange(model.file, 0, model.file.size)], store)
-        # Last: other models may refer to them from then on, so that they are not taken back.
-        for copy, file in missing:
-            self._make_directories(copy.parent)
-            unfinished = temporary(self.target.parent)
-            self._write_file(unfinished, [FileRange(file, 0, file.size)], store)
-            self._place(unfinished, copy)
-        self._locations = set(model.external)
         self.nbytes = model.size
         return True
+
+    def _copy_data(self, file: DataFile, copy: Path, store: TensorStore) -> bool:
+        """Copy a data file; False if something else has its name."""
+        if copy == self.target or os.path.lexists(copy):
+            return False
+        self._make_directories(copy.parent)
+        data = self._write_data([FileRange(file, 0, file.size)], store)
+        if data.rename(copy):
+            sync_directory(copy.parent)
+            return True
+        return self._share(copy, file)
+
+    def _share(self, path: Path, file: DataFile) -> bool:
+        """Use a file that has the bytes of `file`; False if there is none."""
+        if claim := claim_copy(path, file):
+            self._shared.append(claim)
+        return claim is not None
 
     def _write(self, model: LoadedModel) -> None:
         """Stage the skeleton with the bytes of its tensors."""
@@ -211,24 +226,18 @@ class Staged:
             raise InputError(
                 f"{self.target}: cannot name external data", hint="choose a name that is UTF-8"
             ) from error
-        unfinished = None
         if data.items:
-            unfinished = temporary(self.target.parent)
-            self._write_file(unfinished, data.pieces(), store)
-            name = data_name(self.target, unfinished)
-            pieces, _ = layout.lay_out(skeleton, store, location=name, spill=spill)
-            self._locations = {name}
+            written = self._write_data(data.pieces(), store)
+            placed = place_data(self.target, written)
+            if placed is not written:
+                self._shared.append(placed)
+            sync_directory(self.target.parent)
+            pieces, _ = layout.lay_out(skeleton, store, location=placed.path.name, spill=spill)
         if _nbytes(pieces) > files.MAX_MODEL_BYTES:
             raise ModelError(
                 f"{store.label}: even without its weights the model exceeds the 2 GiB of protobuf"
             )
         self._write_file(self.path, pieces, store)
-        if unfinished is not None:
-            final = self.target.parent / name
-            if not os.path.lexists(final):
-                self._place(unfinished, final)
-            else:  # the same bytes are there already
-                unfinished.unlink()
         self.nbytes = _nbytes(pieces) + data.nbytes
 
     def _make_directories(self, directory: Path) -> None:
@@ -249,11 +258,13 @@ class Staged:
         finally:
             os.close(target)
 
-    def _place(self, unfinished: Path, final: Path) -> None:
-        """Give a data file its name, which nothing has."""
-        self._created.append(final)
-        unfinished.rename(final)
-        _sync_directory(final.parent)
+    def _write_data(self, pieces: Iterable[Piece], store: TensorStore) -> Claim:
+        """Create a data file that has no name yet."""
+        unfinished = temporary(self.target.parent)
+        self._write_file(unfinished, pieces, store)
+        claim = Claim(unfinished)
+        self._written.append(claim)
+        return claim
 
 
 def _nbytes(pieces: Iterable[Piece]) -> int:
@@ -272,27 +283,8 @@ def _require_target(path: Path) -> None:
             raise InputError(f"{path}: not a regular file", hint="name a file to write")
 
 
-def _mode_of(path: Path) -> int | None:
-    """Return the permissions of an existing file, or None."""
-    with contextlib.suppress(OSError, ValueError):
-        status = path.stat()
-        if stat.S_ISREG(status.st_mode):
-            return stat.S_IMODE(status.st_mode) & 0o777
-    return None
-
-
 def _is_same_directory(first: Path | None, second: Path) -> bool:
     return first is not None and os.path.realpath(first) == os.path.realpath(second)
-
-
-def _sync_directory(directory: Path) -> None:
-    """See the names of a directory on the disk, where the system can do that."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
