@@ -56,16 +56,16 @@ class Editor:
 
     def apply(self, plan: Plan) -> None:
         """Carry out all edits of a plan."""
-        names = {value: value.name for value in plan.changed}
+        names = {value.name for value in plan.changed}
         constants = [edit for edit in plan.edits if isinstance(edit, SetConstant)]
         for edit in plan.edits:
             self._apply(edit, plan, constants)
         for value in plan.reshaped:
             _set_shape(value, self._shape_of_sum(value))
-        for value, name in names.items():
-            # a value that still has its old name would give it another meaning
-            if value.scope.values.get(name) is value and value.name == name:
-                self.graph.rename(value, self.graph.fresh(f"{name}{FRESH_SUFFIX}"))
+        for value in plan.changed:
+            # an old name, its own or that of a node that went, would have another meaning
+            if value.name in names and value.scope.values.get(value.name) is value:
+                self.graph.rename(value, self.graph.fresh(f"{value.name}{FRESH_SUFFIX}"))
         self._sweep()
         self._release(constants)
 

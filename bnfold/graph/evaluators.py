@@ -1,8 +1,8 @@
 """Operators on constants: what each computes, on views where it only moves elements.
 
-A new operator is one entry in ``EVALUATORS``. Arithmetic between floats is done in float64, and each
-result is rounded to its type, as a runtime rounds it: some expressions are there for their rounding.
-Between integers it is done as ONNX defines it.
+A new operator is one entry in ``EVALUATORS``. Arithmetic between floats is done in float64, and
+each result is rounded to its type, as a runtime rounds it: some expressions are there for their
+rounding. Between integers it is done as ONNX defines it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A slice of the attack of tests/differential.py, small enough for every run."""
+"""A slice of the attack of tests/differential, small enough for every run."""
 
 from __future__ import annotations
 

@@ -1,0 +1,165 @@
+"""Folds one model and tests every promise; AssertionError where one is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto
+
+from bnfold.report import FoldReport
+from tests.differential.opinions import (
+    FLOATS,
+    Values,
+    float64_values,
+    nodes,
+    runtime_outputs,
+)
+from tests.generate.builder import Case
+from tests.support import Feeds, fold, interface
+
+__all__ = ["Different", "Outcome", "attack"]
+
+# wide of what rounding the constants does, and narrow of any error in the algebra
+TOLERANCE = {
+    TensorProto.DOUBLE: 1e-6,
+    TensorProto.FLOAT: 2e-3,
+    TensorProto.FLOAT16: 5e-2,
+    TensorProto.BFLOAT16: 4e-1,
+}
+PROVENANCE = "pkg.bnfold.version"
+
+
+class Different(AssertionError):  # noqa: N818 - a verdict on a fold, told apart from other failures
+    """The folded model computes something else."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model that keeps every promise has shown.
+
+    Attributes:
+        report: Of the fold.
+        changed: True if the model is another one.
+        opinions: Who has compared the two: ``float64``, ``runtime``.
+    """
+
+    report: FoldReport
+    changed: bool
+    opinions: tuple[str, ...] = ()
+
+
+def attack(case: Case, **options: object) -> Outcome:
+    """Fold a model and test every promise."""
+    model = case.model
+    before = _bytes(model)
+    result, report = fold(model, **options)
+    assert _bytes(model) == before, "the input has changed"
+    onnx.checker.check_model(result, full_check=True)
+    assert interface(result) == interface(model), "the interface has changed"
+    assert _frame(result) == _frame(model), "opsets, version or metadata have changed"
+    _consistent(model, result, report)
+    again, _ = fold(result, **options)
+    assert _bytes(again) == _bytes(result), "a second run changes something"
+    if result is model:
+        return Outcome(report, changed=False)
+    return Outcome(report, changed=True, opinions=_compare(case, result))
+
+
+def _bytes(model: ModelProto) -> bytes:
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _frame(model: ModelProto) -> list[object]:
+    """What stands around the graph, apart from the entry that says who has changed it."""
+    metadata = [(p.key, p.value) for p in model.metadata_props if p.key != PROVENANCE]
+    opsets = sorted((each.domain, each.version) for each in model.opset_import)
+    return [model.ir_version, model.producer_name, model.graph.name, opsets, metadata]
+
+
+def _consistent(model: ModelProto, result: ModelProto, report: FoldReport) -> None:
+    """Each verdict agrees with what is left in the graph."""
+    norms = [verdict for verdict in report.sites if verdict.kind == "BatchNormalization"]
+    kept = [verdict for verdict in norms if not verdict.folded]
+    if not model.functions:  # those of a body that is inlined are counted for each call
+        assert len(norms) == _count(model), "not every batch normalization has a verdict"
+    assert len(kept) == _count(result), f"{len(kept)} are kept, {_count(result)} are left"
+    for verdict in report.sites:
+        if verdict.folded:
+            assert verdict.direction is not None, f"{verdict.name}: folded without a way"
+        else:
+            assert verdict.reason is not None, f"{verdict.name}: kept without a reason"
+            assert verdict.detail, f"{verdict.name}: kept without a sentence"
+
+
+def _count(model: ModelProto) -> int:
+    return sum(node.op_type == "BatchNormalization" for node in nodes(model))
+
+
+def _compare(case: Case, result: ModelProto) -> tuple[str, ...]:
+    """All outputs of both models for every feed; in float64 all tensors that both have."""
+    outputs = [info.name for info in case.model.graph.output]
+    tolerance = max(TOLERANCE[kind] for kind in _kinds(case.model))
+    opinions: list[str] = []
+    for name, evaluator in (("float64", float64_values), ("runtime", runtime_outputs)):
+        reference = _attempt(evaluator, case)
+        if reference is None:
+            continue
+        run = evaluator(result)
+        allowed = max(tolerance, TOLERANCE[TensorProto.FLOAT]) if name == "runtime" else tolerance
+        for feeds, expected in zip(case.feeds, reference, strict=True):
+            found = run(feeds)
+            for tensor in (*outputs, *_shared(case.model, result, expected, found)):
+                _close(f"{name} {tensor}", expected[tensor], found[tensor], allowed)
+        opinions.append(name)
+    return tuple(opinions)
+
+
+def _attempt(
+    evaluator: Callable[[ModelProto], Callable[[Feeds], Values]], case: Case
+) -> list[Values] | None:
+    """What the original computes, or None where the evaluator does not know an operator of it."""
+    try:
+        run = evaluator(case.model)
+        return [run(feeds) for feeds in case.feeds]
+    except Exception:  # noqa: BLE001 - neither evaluator knows everything, nor says so in one way
+        return None
+
+
+def _shared(model: ModelProto, result: ModelProto, expected: Values, found: Values) -> list[str]:
+    """Tensors inside both models that have one name: it must have kept its meaning."""
+    if not _kinds(model).isdisjoint((TensorProto.FLOAT16, TensorProto.BFLOAT16)):
+        return []  # sums of rounded terms, before anything is added to them that is not small
+    return sorted(_computed(model) & _computed(result) & expected.keys() & found.keys())
+
+
+def _computed(model: ModelProto) -> set[str]:
+    return {name for node in model.graph.node for name in node.output if name}
+
+
+def _kinds(model: ModelProto) -> set[int]:
+    """The float types of the model."""
+    stored = {tensor.data_type for tensor in model.graph.initializer}
+    shown = {i.type.tensor_type.elem_type for i in (*model.graph.input, *model.graph.output)}
+    return (stored | shown) & set(FLOATS) or {TensorProto.FLOAT}
+
+
+def _close(name: str, one: np.ndarray, other: np.ndarray, tolerance: float) -> None:
+    same = one.shape == other.shape and one.dtype == other.dtype
+    assert same, f"{name}: {one.shape} {one.dtype}, {other.shape} {other.dtype}"
+    a, b = one.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(a)
+    if not (np.array_equal(finite, np.isfinite(b)) and np.array_equal(np.isnan(a), np.isnan(b))):
+        raise Different(f"{name}: other values are finite")
+    if not np.array_equal(a[np.isinf(a)], b[np.isinf(b)]):
+        raise Different(f"{name}: infinity has another sign")
+    a, b = np.where(finite, a, 0), np.where(finite, b, 0)
+    # where terms of about 1 cancel, what is left of them in few bits is no measure
+    floor = 1.0 if tolerance > 1e-2 else 1e-3
+    scale = max(float(np.abs(a).max(initial=0.0)), floor)
+    apart = float(np.abs(a - b).max(initial=0.0)) / scale
+    if apart > tolerance:
+        raise Different(f"{name}: {apart:.3g} apart")
