@@ -13,7 +13,7 @@ from bnfold.report.checks import (
     OutputComparison,
 )
 from bnfold.report.folds import BRANCH, REASONS, FoldReport, Reason, Verdict
-from bnfold.report.schema import SCHEMA_VERSION
+from bnfold.report.schema import SCHEMA_VERSION, json_schema
 
 __all__ = [
     "BRANCH",
@@ -28,4 +28,5 @@ __all__ = [
     "OutputComparison",
     "Reason",
     "Verdict",
+    "json_schema",
 ]

@@ -82,7 +82,8 @@ def _folded(model: Mapping[str, Any], *, required: bool) -> Iterator[TestCase]:
     kept = [site for site in model["sites"] if site["verdict"] == "kept"]
     reasons = {f"kept {site['name']}": site["reason"] for site in kept}
     _add_properties(case, {**model["summary"], **reasons})
-    case.system_out = "\n".join([f"{headline(model)}", *_lines(model["sites"])])
+    case.system_out = "\n".join([headline(model), *_lines(model["sites"])])
+    case.time = model.get("seconds") or 0.0
     yield case
 
 

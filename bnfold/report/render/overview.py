@@ -48,6 +48,8 @@ def headline(model: Mapping[str, Any]) -> str:
         parts.append(_proved(model["checks"]))
     if model.get("error") is not None:
         parts.append("nothing written" if "model" in model else "not finished")
+    if model.get("up_to_date"):
+        parts.append("was up to date")
     if "speeds" in model:
         parts.append(_timed(model["speeds"]))
     return ", ".join(parts) or "nothing to report"
