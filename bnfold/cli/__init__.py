@@ -20,6 +20,7 @@ _VERBS = {
     "check": "Compare two models.",
     "recalibrate": "Gather the statistics again, from data.",
     "bench": "Time models against each other.",
+    "doctor": "Say what is installed, what works, and how to repair the rest.",
     "completion": "Print what makes a shell complete the commands.",
     "config": "Show what every option is, and where that is set.",
 }
