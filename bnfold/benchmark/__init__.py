@@ -38,7 +38,8 @@ def bench(  # noqa: PLR0913 - one keyword for each option of the command line
     """Time models against the first of them.
 
     All models of a setting run in one process, in turns, so that what disturbs the machine disturbs
-    all of them. Nothing is said about what they compute: that is for :func:`bnfold.check`.
+    all of them; up to six times they are loaded anew, because where their weights lie in memory
+    matters. Nothing is said about what they compute: that is for :func:`bnfold.check`.
 
     Args:
         models: Paths; the first one is what the others are compared with.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bnfold.benchmark.report import Setting, Speed
@@ -12,9 +14,13 @@ from bnfold.errors import InputError, ModelError
 from bnfold.progress import Progress, Step
 
 if TYPE_CHECKING:
+    from bnfold.benchmark.interval import Floats
+    from bnfold.benchmark.timing import TimedSession
     from bnfold.check.models.model import Model, ValueSpec
 
 __all__ = ["BenchJob", "Sized"]
+
+_LOADINGS = 6
 
 
 @dataclass(frozen=True)
@@ -98,31 +104,55 @@ class BenchJob:
 
     def _time(self, models: list[Model], sized: Sized, progress: Progress) -> Iterator[Speed]:
         from bnfold.benchmark.interval import ratio_interval, summarize  # noqa: PLC0415
-        from bnfold.benchmark.timing import TimedSession, time_in_turns  # noqa: PLC0415
-        from bnfold.check.runtimes.sessions import RunError  # noqa: PLC0415
+        from bnfold.benchmark.timing import time_in_turns  # noqa: PLC0415
 
         setting = sized.setting
         what = setting.provider
         what += "" if setting.batch is None else f", batch {setting.batch}"
         what += f", {setting.threads} threads" if setting.threads else ""
-        progress(f"{what}: loading")
-        sessions = []
-        for model in models:
-            try:
-                sessions.append(TimedSession(model, setting, sized.arrays))
-            except RunError as error:
-                raise ModelError(f"{model.label}: it does not run: {error}") from error
-        rounds = time_in_turns(
-            sessions,
-            self.seconds,
-            self.seed,
-            lambda done, total: progress(Step(f"{what}: round {done}", done, total)),
-        )
+        loadings: list[Floats] = []
+        count = _LOADINGS
+        while len(loadings) < count:
+            progress(f"{what}: loading")
+            number = len(loadings)
+            start = time.perf_counter()
+            sessions = _load(models, sized, first=number % len(models))
+            if not number:
+                count = _loadings(self.seconds * len(models), time.perf_counter() - start)
+            tell = partial(_tell, progress, f"{what}: loading {number + 1} of {count}")
+            loadings.append(time_in_turns(sessions, self.seconds / count, self.seed + number, tell))
+            del sessions  # before they are loaded again
         for at, model in enumerate(models):
             ratio, interval = None, None
+            mine = [rounds[:, at] for rounds in loadings]
             if at:
-                ratio, interval = ratio_interval(rounds[:, at], rounds[:, 0], self.seed)
-            yield Speed(model.label, setting, summarize(rounds[:, at]), ratio, interval)
+                ratio, interval = ratio_interval(
+                    mine, [rounds[:, 0] for rounds in loadings], self.seed
+                )
+            yield Speed(model.label, setting, summarize(mine), ratio, interval)
+
+
+def _load(models: list[Model], sized: Sized, first: int) -> list[TimedSession]:
+    """Create the sessions in turn, from one on: which comes first decides where weights lie."""
+    from bnfold.benchmark.timing import TimedSession  # noqa: PLC0415
+    from bnfold.check.runtimes.sessions import RunError  # noqa: PLC0415
+
+    sessions: dict[int, TimedSession] = {}
+    for at in (*range(first, len(models)), *range(first)):
+        try:
+            sessions[at] = TimedSession(models[at], sized.setting, sized.arrays)
+        except RunError as error:
+            raise ModelError(f"{models[at].label}: it does not run: {error}") from error
+    return [sessions[at] for at in range(len(models))]
+
+
+def _tell(progress: Progress, what: str, done: int, total: int) -> None:
+    progress(Step(f"{what}, round {done}", done, total))
+
+
+def _loadings(seconds: float, load_seconds: float) -> int:
+    """How often to load the models, so that it takes no longer than timing them."""
+    return max(1, min(_LOADINGS, int(seconds / load_seconds)))
 
 
 def _elements(arrays: Mapping[str, Any]) -> int:

@@ -20,8 +20,8 @@ __all__ = ["TimedSession", "time_in_turns"]
 
 _WARM_RUNS = 3
 _WARM_SECONDS = 0.3
-_FEWEST_ROUNDS = 20
-_MOST_ROUNDS = 5000
+_FEWEST_ROUNDS = 5
+_MOST_ROUNDS = 2000
 
 
 class TimedSession:
@@ -92,7 +92,7 @@ def time_in_turns(
     for session in sessions:
         start = time.perf_counter()
         runs = 0
-        while runs < _WARM_RUNS or time.perf_counter() - start < _WARM_SECONDS:
+        while runs < _WARM_RUNS or time.perf_counter() - start < min(_WARM_SECONDS, seconds / 2):
             session.run()
             runs += 1
     rng = np.random.default_rng(seed)

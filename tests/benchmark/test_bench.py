@@ -89,27 +89,35 @@ def test_noise_is_no_difference(seed: int) -> None:
     rng = np.random.default_rng(seed)
     # Bursts that last for many rounds and hit both, with noise of each run's own.
     burst = np.repeat(rng.choice([1.0, 1.7], 20), 15)
-    one, other = (burst * np.exp(rng.normal(0, 0.1, 300)) for _ in range(2))
+    one, other = (np.split(burst * np.exp(rng.normal(0, 0.1, 300)), 6) for _ in range(2))
     ratio, (low, high) = ratio_interval(one, other, 0)
     assert low <= 1 <= high
     assert low <= ratio <= high
-    ratio, (low, high) = ratio_interval(one * 0.9, other, 0)
+    ratio, (low, high) = ratio_interval([part * 0.9 for part in one], other, 0)
     assert high < 1
     assert ratio == pytest.approx(0.9, rel=0.05)
 
 
-def test_interval_covers_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("of_loading", [0.0, 0.01, 0.1], ids="effect {}".format)
+def test_interval_covers_as_often_as_it_says(of_loading: float) -> None:
     rng = np.random.default_rng(0)
     hits = 0
-    for trial in range(100):
-        one, other = np.exp(rng.normal(0, 0.2, (2, 200)))
-        low, high = ratio_interval(one, other, trial)[1]
+    for trial in range(60):
+        effects = np.exp(rng.normal(0, of_loading, (6, 1)))
+        one, other = np.exp(rng.normal(0, 0.05, (2, 6, 40)))
+        low, high = ratio_interval(list(one * effects), list(other), trial)[1]
         hits += low <= 1 <= high
-    assert 90 <= hits <= 100
+    assert hits >= 55
+
+
+def test_one_loading_has_an_interval_too() -> None:
+    one, other = np.exp(np.random.default_rng(0).normal(0, 0.05, (2, 1, 200)))
+    ratio, (low, high) = ratio_interval(list(1.5 * one), list(other), 0)
+    assert 1 < low < ratio < high < 2
 
 
 def test_summary() -> None:
-    latency = summarize(np.arange(1.0, 102.0))
+    latency = summarize([np.arange(1.0, 51.0), np.arange(51.0, 102.0)])
     assert (latency.low, latency.median, latency.high, latency.runs) == (6, 51, 96, 101)
 
 
