@@ -217,9 +217,7 @@ class _Reader:
             return self._error(
                 table, f"unknown key '{key}'", f"it is an option of {', '.join(elsewhere)}"
             )
-        known = {
-            key for verb in verbs for o in configurable(self.commands[verb]) for key in keys_of(o)
-        }
+        known = {key_of(option) for verb in verbs for option in configurable(self.commands[verb])}
         whole = len(verbs) > 1
         like = nearest(normalized(key), known | ({*self.commands, _MODELS} if whole else set()))
         if whole and key == "tool":

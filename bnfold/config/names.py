@@ -36,7 +36,7 @@ COMMAND_LINE_ONLY: Mapping[str, str] = {
 
 WHOLE_RUN = frozenset(
     {"output_dir", "report_files", "output_format", "as_json", "verbose", "quiet", "statistics"}
-    | {"require_folded", "jobs", "resume", "scheduler"}
+    | {"up_to_date", "require_folded", "jobs", "resume", "scheduler"}
 )
 """Parameters that mean all models of a run together: no table of single models can set them."""
 
@@ -61,7 +61,8 @@ def key_of(option: click.Option) -> str:
 def keys_of(option: click.Option) -> frozenset[str]:
     """Return everything that an option may be called in a file, normalized."""
     key = key_of(option)
-    return frozenset({key, f"{key}s", f"{key}es"} if option.multiple else {key})
+    plural = f"{key}es" if key.endswith("ch") else f"{key}s"
+    return frozenset({key, plural} if option.multiple else {key})
 
 
 def normalized(key: str) -> str:
