@@ -70,7 +70,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 @pytest.fixture(scope="session")
 def bnfold_check(pytestconfig: pytest.Config) -> Callable[..., tuple[CheckReport, ...]]:
-    """Return ``check(reference, candidate, **options)``, which fails where two models differ.
+    """Return ``check(reference, candidate, **options)``: an assertion that two models are equal.
 
     It takes what :func:`bnfold.check` takes and returns the reports; ``--bnfold-provider`` and the
     setting ``bnfold_providers`` say where models run, unless ``providers`` does.
@@ -81,9 +81,15 @@ def bnfold_check(pytestconfig: pytest.Config) -> Callable[..., tuple[CheckReport
         import bnfold  # noqa: PLC0415 - costs nothing where no test asks for it
 
         options.setdefault("providers", _values(pytestconfig, "provider") or ("cpu",))
-        checks = bnfold.check(reference, candidate, **options)
+        try:
+            checks = bnfold.check(reference, candidate, **options)
+        except bnfold.BnfoldError as error:
+            if error.hint:
+                error.add_note(f"hint: {error.hint}")
+            raise error.with_traceback(None) from None
         if not all(report.equivalent for report in checks):
-            pytest.fail(_table(f"{_name(reference)} and {_name(candidate)}", checks), pytrace=False)
+            table = _table(f"{_name(reference)} and {_name(candidate)}", checks)
+            raise AssertionError(table)
         return checks
 
     return check
