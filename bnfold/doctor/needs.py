@@ -66,12 +66,13 @@ def python_range(distribution: str = "bnfold") -> str:
 
 def fits(specifier: str, version: str) -> bool | None:
     """Return whether a version is within a range, or None where that cannot be told."""
-    packaging = _packaging("specifiers")
-    if packaging is None:
+    versions, specifiers = _packaging("version"), _packaging("specifiers")
+    if versions is None or specifiers is None:
         return None
     try:
-        return bool(packaging.SpecifierSet(specifier).contains(version, prereleases=True))
-    except ValueError:  # one of them is not a version
+        known = versions.Version(version)
+        return bool(specifiers.SpecifierSet(specifier).contains(known, prereleases=True))
+    except ValueError:  # one of them is none
         return None
 
 
