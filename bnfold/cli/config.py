@@ -19,6 +19,7 @@ from bnfold.cli.verb import (
     file_options,
 )
 from bnfold.config.names import configurable, key_of, nearest, unknown_variables
+from bnfold.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,10 +48,18 @@ def config(ctx: click.Context, model: str | None, verb: str | None, *, as_json: 
     warnings = unknown_variables(os.environ, commands)
     if verb is not None:
         commands = {verb: _command(verb, commands)}
-    found = {name: command.resolved(ctx, model) for name, command in commands.items()}
+    found: dict[str, dict[str, Resolved]] = {}
+    for name, command in commands.items():
+        try:
+            found[name] = command.resolved(ctx, model)
+        except InputError as error:  # a value for all commands that this one cannot take
+            if verb is not None:
+                raise
+            warnings.append(f"{name}: {error.message}")
     options = {
         name: {key_of(option): option for option in configurable(command)}
         for name, command in commands.items()
+        if name in found
     }
     configuration = configuration_of(ctx)
     file = str(configuration.file) if configuration else None
@@ -62,7 +71,7 @@ def config(ctx: click.Context, model: str | None, verb: str | None, *, as_json: 
                 key: _entry(option, found[name][option.name or ""])
                 for key, option in options[name].items()
             }
-            for name in commands
+            for name in found
         }
         head = {**json_head(), "file": file, "model": model}
         print_json({**head, "verbs": verbs, "warnings": warnings})

@@ -58,9 +58,9 @@ def parameter_value(
 def _prepared(option: click.Option, value: object, folder: str) -> Any:
     if isinstance(value, dict) and isinstance(option.type, TableType):
         return option.type.from_table(value)
-    if not option.multiple:
-        return _single(option, value, folder)
     items = value if isinstance(value, list) else [value]
+    if not option.multiple:
+        return _single(option, items[0] if len(items) == 1 else value, folder)
     return [_single(option, item, folder) for item in items]
 
 

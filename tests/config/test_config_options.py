@@ -145,6 +145,7 @@ VALUES: dict[str, tuple[str, str, Any]] = {
     "a flag of two names": ("merge = false", "merge", False),
     "a choice": ('level = "basic"', "level", "basic"),
     "a list": ('keep = ["a", "b c"]', "keep", ["a", "b c"]),
+    "a list of one": ("seed = [3]", "seed", 3),
     "one of a list": ('provider = "cuda"', "provider", ["cuda"]),
     "a plural": ('providers = ["cpu", "cuda:1"]', "provider", ["cpu", "cuda:1"]),
     "underscores": ("freeze_initializers = true", "freeze-initializers", True),
@@ -235,7 +236,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
         "--keep",
     ),
     "a list for a number": (
-        "timeout = [1]",
+        "timeout = [1, 2]",
         "timeout: a number is expected, not a list",
         "--timeout",
     ),
@@ -292,6 +293,10 @@ def test_a_value_for_all_that_one_verb_cannot_take(run: Run, write: Write, digit
     result = run("recalibrate", digits, "-o", "x.onnx")
     assert result.exit_code == 2
     assert "provider: text is expected, not a list" in result.stderr
+    shown = json.loads(run("config", "--json").stdout)
+    assert "recalibrate" not in shown["verbs"]
+    assert "recalibrate: " in shown["warnings"][0]
+    assert run("config", "--verb", "recalibrate").exit_code == 2
     write("bnfold.toml", 'provider = ["cpu", "cuda"]\n[recalibrate]\nprovider = "cpu"')
     assert values(run, "--verb", "recalibrate")["recalibrate"]["provider"] == "cpu"
 
