@@ -58,7 +58,7 @@ def run_on_cluster(
         ProviderError: No scheduler answers, or a worker has another version of bnfold.
         MissingPackageError: Dask is not installed.
     """
-    with _silenced(), _connected(scheduler) as client:
+    with _connected(scheduler) as client:
         _require_version(client, scheduler)
         run = _Run(client, scheduler, tasks, patience)
         try:
@@ -81,6 +81,7 @@ class _Run:
         self._patience = patience
         self._name = secrets.token_hex(6)
         self._futures: dict[int, Future] = {}
+        self._left: set[int] = set()  # whose worker may not have cleared up
         self._ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._last_seen = time.monotonic()
 
@@ -110,7 +111,7 @@ class _Run:
         with contextlib.suppress(Exception):  # a cluster that is gone has stopped as well
             self._client.cancel(list(self._futures.values()), force=True)
             self._client.run(stop, on_error="ignore")
-        for position in self._futures:
+        for position in self._left | self._futures.keys():
             self._tasks[position].clear_up()
 
     def _submit(self, positions: Sequence[int], suffix: str) -> None:
@@ -153,19 +154,16 @@ class _Run:
         try:
             outcome: Outcome = pickle.loads(future.result())  # noqa: S301 - from our own half
         except KilledWorker:
-            self._tasks[position].clear_up()
+            self._left.add(position)
             return None
         except ModuleNotFoundError as error:
             return Outcome(model, error=_not_there(f"a worker of {self._scheduler}", error))
         except Exception as error:  # noqa: BLE001 - whatever happens to one must not lose the others
+            self._left.add(position)
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            return Outcome(
-                model,
-                error=ProviderError(
-                    f"{model}: the cluster {self._scheduler} did not do it: {what}",
-                    hint="look into the logs of its scheduler and workers",
-                ),
-            )
+            message = f"{model}: the cluster {self._scheduler} did not do it: {what}"
+            hint = "look into the logs of its scheduler and workers; --resume does the rest"
+            return Outcome(model, error=ProviderError(message, hint=hint))
         return outcome
 
     def _deadly(self, position: int) -> Outcome:
@@ -184,6 +182,7 @@ class _Run:
     def _abandon(self) -> Iterator[tuple[int, Outcome]]:
         for position in list(self._futures):
             del self._futures[position]
+            self._left.add(position)
             model = self._tasks[position].model
             message = (
                 f"{model}: the cluster {self._scheduler} has had no worker for "
@@ -202,20 +201,27 @@ def _connected(scheduler: str) -> Iterator[Client]:
             f"--scheduler needs the package '{error.name}', which is not installed",
             hint="pip install 'bnfold[fleet]'",
         ) from error
-    key = "scheduler_file" if scheduler.endswith(".json") else "address"
-    try:
-        client = Client(**{key: scheduler}, timeout=CONNECT_TIMEOUT, set_as_default=False)
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+    is_file = scheduler.endswith(".json")
+    if is_file and not Path(scheduler).is_file():  # Dask would wait for it
         raise ProviderError(
-            f"{scheduler}: no Dask scheduler answers ({said})",
-            hint="start one with `dask scheduler`, and give the address that it prints",
-        ) from error
-    try:
-        yield client
-    finally:
-        with contextlib.suppress(Exception):
-            client.close(timeout=CONNECT_TIMEOUT)
+            f"{scheduler}: no such scheduler file",
+            hint="`dask scheduler --scheduler-file FILE.json` writes one",
+        )
+    key = "scheduler_file" if is_file else "address"
+    with _silenced():
+        try:
+            client = Client(**{key: scheduler}, timeout=CONNECT_TIMEOUT, set_as_default=False)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ProviderError(
+                f"{scheduler}: no Dask scheduler answers ({said})",
+                hint="start one with `dask scheduler`, and give the address that it prints",
+            ) from error
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(Exception):
+                client.close(timeout=CONNECT_TIMEOUT)
 
 
 def _require_version(client: Client, scheduler: str) -> None:
@@ -251,8 +257,8 @@ def _not_there(where: str, error: BaseException) -> BnfoldError:
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
     """Keep Dask from logging what is told as an outcome."""
-    logger = logging.getLogger("distributed")
-    loggers = [logger, *(logging.getLogger(f"distributed.{name}") for name in ("client", "comm"))]
+    names = ("distributed", "distributed.client", "distributed.comm", "distributed.core")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
     for each in loggers:
         each.setLevel(logging.CRITICAL + 1)

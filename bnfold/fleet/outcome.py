@@ -48,6 +48,7 @@ def attempt(model: str, work: Callable[[], Outcome]) -> Outcome:
     except BnfoldError as error:
         if model not in error.message:
             error.message = f"{model}: {error.message}"
+            error.args = (error.message,)
         return Outcome(model, error=error, seconds=time.monotonic() - start)
     except Exception as error:  # noqa: BLE001 - a bug in one model must not lose the others
         bug = BnfoldError(f"{model}: {type(error).__name__}: {error}".splitlines()[0])

@@ -96,16 +96,12 @@ def write_bytes(place: str, content: bytes) -> None:
             with _Settled(system, place, path) as staged:
                 system.pipe_file(staged, content)
             return
-        from bnfold.store.temporaries import temporary  # noqa: PLC0415 - heavy
+        from bnfold.store.temporaries import replacing  # noqa: PLC0415 - heavy
 
         file = Path(place)
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = temporary(file.parent)
-        try:
+        with replacing(file) as unfinished:
             unfinished.write_bytes(content)
-            unfinished.replace(file)
-        finally:
-            unfinished.unlink(missing_ok=True)
     except Exception as error:
         raise _failure(place, "written", error) from error
 

@@ -83,4 +83,5 @@ def as_named(names: dict[str, str]) -> Iterator[None]:
         for copy, name in names.items():
             error.message = error.message.replace(copy, name)
             error.hint = error.hint and error.hint.replace(copy, name)
+        error.args = (error.message,)
         raise
