@@ -1,11 +1,12 @@
 """Time and memory of a fold, whole processes, against the peers and against a copy of the file.
 
     python -m benchmarks.fold_cost [--sizes 1 10 100 236 1900] [--external 4000 6000]
-                                   [--nodes 100000] [--runs 3] [--json FILE]
+                                   [--nodes 9999 99999] [--runs 5] [--json FILE]
 
-Models are stacks of Conv, BN and ReLU. In every round each tool runs once, in an order that
-changes; figures are medians over the rounds, and ratios are taken round by round. A tool that fails
-is said so. Sizes are in MB.
+Models are stacks of Conv, BN and ReLU, weights in the file (`--sizes`, MB) or beside it
+(`--external`), and chains of tiny nodes (`--nodes`). In every round each tool runs once, in an
+order that changes; figures are medians over the rounds, and ratios are taken round by round. A tool
+that fails, or takes longer than `--timeout`, is said so and left out of the other rounds.
 """
 
 from __future__ import annotations
@@ -16,54 +17,45 @@ import random
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import onnx
-from onnx import TensorProto, helper
-
 from benchmarks.peers import OURS, TOOLS, Cost, run_process, run_tool
-from benchmarks.zoo import write_stack
+from benchmarks.stacks import write_chain, write_stack
 
-__all__ = ["measure"]
+__all__ = ["COPY", "START", "measure", "plan"]
 
+COPY = "cp"
+START = "python -c pass"
 _MB = 10**6
-_COPY = "cp"
 # A layer of n channels has 36 n^2 bytes.
 _CHANNELS = {1: 64, 10: 128, 100: 320, 236: 512}
+_WIDE = 2016
+# Peers hold a large model in memory several times.
+_MOST_FOR_PEERS = 2000
+
+Write = Callable[[Path], None]
 
 
-def _write(path: Path, megabytes: int, *, external: bool) -> None:
-    channels = _CHANNELS.get(megabytes, 2016)
-    layers = max(1, round(megabytes * _MB / (36 * channels**2)))
-    write_stack(path, layers, channels, external=external)
+def plan(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Write, list[str]]]:
+    """Yield what each model is, how it is written, and which tools can be asked."""
+    everyone, alone = [COPY, *TOOLS], [COPY, OURS]
+    for kind, sizes in (("inside", arguments.sizes), ("external", arguments.external)):
+        for size in sizes:
+            channels = _CHANNELS.get(size, _WIDE)
+            layers = max(1, round(size * _MB / (36 * channels**2)))
+            write = partial(
+                write_stack, layers=layers, channels=channels, external=kind == "external"
+            )
+            tools = everyone if size <= _MOST_FOR_PEERS else alone
+            yield {"kind": kind, "megabytes": size}, write, tools
+    for count in arguments.nodes:
+        yield {"kind": "nodes", "nodes": count}, partial(write_chain, count=count), everyone
 
 
-def _write_nodes(path: Path, count: int) -> None:
-    """Write a chain of ``count`` nodes: Conv, BN and ReLU of two channels, in turns."""
-    tensors = [
-        helper.make_tensor("w", TensorProto.FLOAT, [2, 2, 1, 1], [0.9, 0.1, -0.1, 0.9]),
-        *(
-            helper.make_tensor(name, TensorProto.FLOAT, [2], values)
-            for name, values in {"s": [1, 1.1], "b": [0, 0.1], "m": [0.1, 0], "v": [1, 2]}.items()
-        ),
-    ]
-    nodes, at = [], "x"
-    for layer in range(count // 3):
-        nodes += [
-            helper.make_node("Conv", [at, "w"], [f"c{layer}"]),
-            helper.make_node("BatchNormalization", [f"c{layer}", *"sbmv"], [f"n{layer}"]),
-            helper.make_node("Relu", [f"n{layer}"], [f"r{layer}"]),
-        ]
-        at = f"r{layer}"
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 2, 8, 8]) for n in ("x", at)]
-    graph = helper.make_graph(nodes, "chain", values[:1], values[1:], tensors)
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
-    )
-
-
-def measure(source: Path, tools: list[str], runs: int) -> dict[str, list[Cost]]:
+def measure(source: Path, tools: list[str], runs: int, timeout: float) -> dict[str, list[Cost]]:
     """Run every tool and a plain copy on one file, in turns."""
     found: dict[str, list[Cost]] = {tool: [] for tool in tools}
     order = random.Random(0)  # noqa: S311 - an order, not a secret
@@ -72,30 +64,29 @@ def measure(source: Path, tools: list[str], runs: int) -> dict[str, list[Cost]]:
     for _ in range(runs):
         for tool in order.sample(tools, len(tools)):
             with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-                if tool == _COPY:
+                if tool == COPY:
                     cost = run_process(["cp", *copied, folder])
                 else:
-                    cost = run_tool(tool, source, Path(folder) / "out.onnx")
+                    cost = run_tool(tool, source, Path(folder) / "out.onnx", timeout)
             found[tool].append(cost)
             if cost.error:
                 tools = [each for each in tools if each != tool]
     return found
 
 
-def rows(what: str, found: dict[str, list[Cost]]) -> list[dict[str, Any]]:
+def rows(what: dict[str, Any], found: dict[str, list[Cost]]) -> list[dict[str, Any]]:
     """Return one row for each tool."""
-    ours = found[OURS]
     lines = []
     for tool, costs in found.items():
-        row: dict[str, Any] = {"model": what, "tool": tool}
+        row = {**what, "tool": tool}
         failed = next((cost.error for cost in costs if cost.error), None)
         if failed:
             row["error"] = failed
         else:
             row["seconds"] = statistics.median(cost.seconds for cost in costs)
-            row["megabytes"] = statistics.median(cost.memory for cost in costs) / _MB
+            row["memory_mb"] = statistics.median(cost.memory for cost in costs) / _MB
             row["times_ours"] = statistics.median(
-                cost.seconds / mine.seconds for cost, mine in zip(costs, ours, strict=True)
+                cost.seconds / mine.seconds for cost, mine in zip(costs, found[OURS], strict=True)
             )
         lines.append(row)
     return lines
@@ -105,33 +96,30 @@ def main() -> None:
     """Build the models, run everything, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="*", type=int, default=[1, 10, 100, 236, 1900])
-    parser.add_argument("--external", nargs="*", type=int, default=[4000])
-    parser.add_argument("--nodes", nargs="*", type=int, default=[100_000])
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--external", nargs="*", type=int, default=[4000, 6000])
+    parser.add_argument("--nodes", nargs="*", type=int, default=[9_999, 99_999])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds for each run")
     parser.add_argument("--folder", type=Path, help="where the models and results are written")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    tools = [_COPY, *TOOLS]
-    plan = [(f"{size} MB", size, False) for size in arguments.sizes]
-    plan += [(f"{size} MB, external data", size, True) for size in arguments.external]
-    plan += [(f"{count} nodes", -count, False) for count in arguments.nodes]
     lines: list[dict[str, Any]] = []
-    for what, size, external in plan:
+    for what, write, tools in plan(arguments):
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             source = Path(folder) / "model.onnx"
-            if size < 0:
-                _write_nodes(source, -size)
-            else:
-                _write(source, size, external=external)
-            # Peers need many times the size of a large model, and hours for very many nodes.
-            able = tools if 0 < size <= 2000 else [_COPY, OURS]
-            found = rows(what, measure(source, able, arguments.runs))
+            write(source)
+            found = rows(what, measure(source, tools, arguments.runs, arguments.timeout))
         lines += found
         for row in found:
             print(json.dumps(row), flush=True)
-    started = [run_process([sys.executable, "-c", "pass"]) for _ in range(10)]
-    helped = [run_process([sys.executable, "-m", "bnfold", "--help"]) for _ in range(10)]
-    lines += rows("bnfold --help", {OURS: helped, "python -c pass": started})
+    helped = {
+        tool: [run_process(command) for _ in range(20)]
+        for tool, command in (
+            (START, [sys.executable, "-c", "pass"]),
+            (OURS, [sys.executable, "-m", "bnfold", "--help"]),
+        )
+    }
+    lines += rows({"kind": "help"}, helped)
     print(json.dumps(lines[-2:]))
     if arguments.json:
         arguments.json.write_text(json.dumps(lines, indent=1))

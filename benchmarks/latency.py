@@ -1,7 +1,6 @@
 """Speed of what every tool makes of a network, and whether it still computes the same.
 
     python -m benchmarks.latency [NAME ...] [--seconds 5] [--batch 1] [--json FILE]
-                                 [--markdown FILE]
 
 Every tool runs in a process of its own, on the same file. Each result is first compared with the
 original (`bnfold check`, at the level of the deployment), and then all of them are timed in turns
@@ -20,8 +19,10 @@ from typing import Any
 import onnx
 
 import bnfold
-from benchmarks.peers import MORE, OURS, TOOLS, run_tool
+from benchmarks.peers import MORE, OURS, TOOLS, Cost, run_tool
+from benchmarks.stacks import write_stack
 from benchmarks.zoo import NETWORKS, Network, activated, export
+from bnfold.benchmark import Speed
 from bnfold.errors import BnfoldError
 from tests.exporters import reparameterised as branches
 
@@ -36,46 +37,66 @@ BRANCHED = {
 }
 # A shift in front of zero padding, which only a channel of ones carries.
 SHIFTED = "Conv, ReLU, BN"
-NAMES = {**NETWORKS, **BRANCHED, SHIFTED: Network(lambda: activated(4, 64), (64, 56, 56))}
+WIDE = "wide stack, 1.9 GB"
+_WIDE_LAYERS, _WIDE_CHANNELS = 13, 2016
+_MODULES = {**NETWORKS, **BRANCHED, SHIFTED: Network(lambda: activated(4, 64), (64, 56, 56))}
+NAMES = (*_MODULES, WIDE)
+# Above this, the results of all tools do not fit into memory together.
+_PAIRWISE_BYTES = 10**9
 
 
-def measure(name: str, seconds: float, batch: int) -> list[dict[str, Any]]:
+def measure(name: str, seconds: float, batch: int, folder: Path) -> list[dict[str, Any]]:
     """Return one row for the original and for each tool.
 
     A row has ``tool``, ``nodes``, ``norms``, ``equivalent``, ``ratio`` (difference over noise),
-    ``ms`` and ``against_ours`` (ratio of latencies, with its interval).
+    ``ms`` and ``against_ours`` (ratio of latencies, with its interval), and of the tool itself
+    ``fold_seconds`` and ``fold_mb``, of one run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "original.onnx"
-        export(NAMES[name], source)
-        paths, rows = {"original": source}, []
-        shape = (batch, *NAMES[name].shape)
-        tools = (*TOOLS, *MORE) if name == SHIFTED else tuple(TOOLS)
-        for number, tool in enumerate(tools, 1):
-            target = Path(folder) / f"{number}.onnx"
-            error = run_tool(tool, source, target).error or _refusal(target, shape)
-            if error is None:
-                paths[tool] = target
-            else:
-                rows.append({"network": name, "tool": tool, "error": error})
-        timed = bnfold.bench(
-            [paths[OURS], *(path for tool, path in paths.items() if tool != OURS)],
+    source = folder / "original.onnx"
+    if name == WIDE:
+        write_stack(source, _WIDE_LAYERS, _WIDE_CHANNELS)
+        shape: tuple[int, ...] = (batch, _WIDE_CHANNELS, 8, 8)
+    else:
+        export(_MODULES[name], source)
+        shape = (batch, *_MODULES[name].shape)
+    paths: dict[str, Path] = {"original": source}
+    costs: dict[str, Cost] = {}
+    rows: list[dict[str, Any]] = []
+    for number, tool in enumerate((*TOOLS, *MORE) if name == SHIFTED else TOOLS, 1):
+        target = folder / f"{number}.onnx"
+        costs[tool] = run_tool(tool, source, target)
+        error = costs[tool].error or _refusal(target, shape)
+        if error is None:
+            paths[tool] = target
+        else:
+            rows.append({"network": name, "tool": tool, "error": error})
+    speeds = _time(paths, shape, seconds)
+    for tool, path in paths.items():
+        row = {"network": name, "tool": tool, **_counts(path), **_verdict(source, path, shape)}
+        row["ms"] = speeds[tool].latency.median
+        if speeds[tool].ratio is not None:
+            row["against_ours"] = [speeds[tool].ratio, *speeds[tool].interval]
+        if tool in costs:
+            row["fold_seconds"] = costs[tool].seconds
+            row["fold_mb"] = costs[tool].memory / 10**6
+        rows.append(row)
+    return rows
+
+
+def _time(paths: dict[str, Path], shape: tuple[int, ...], seconds: float) -> dict[str, Speed]:
+    """Time the results beside ours: all together, or large ones pair by pair."""
+    others = [tool for tool in paths if tool != OURS]
+    is_large = paths[OURS].stat().st_size > _PAIRWISE_BYTES
+    speeds: dict[str, Speed] = {}
+    for group in [[tool] for tool in others] if is_large else [others]:
+        report = bnfold.bench(
+            [paths[OURS], *(paths[tool] for tool in group)],
             inputs={"x": shape},
             seconds=seconds,
             footprint=False,
-        ).speeds
-        for tool, path in paths.items():
-            rows.append(
-                {
-                    "network": name,
-                    "tool": tool,
-                    **_counts(path),
-                    **_verdict(source, path, shape),
-                    "ms": _speed(timed, path).latency.median,
-                    "against_ours": _ratio(timed, path),
-                }
-            )
-    return rows
+        )
+        speeds |= dict(zip((OURS, *group), report.speeds, strict=True))
+    return speeds
 
 
 def _refusal(path: Path, shape: tuple[int, ...]) -> str | None:
@@ -88,7 +109,7 @@ def _refusal(path: Path, shape: tuple[int, ...]) -> str | None:
 
 
 def _counts(path: Path) -> dict[str, int]:
-    counts = Counter(node.op_type for node in onnx.load(path).graph.node)
+    counts = Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node)
     return {"nodes": sum(counts.values()), "norms": counts["BatchNormalization"]}
 
 
@@ -101,35 +122,6 @@ def _verdict(source: Path, path: Path, shape: tuple[int, ...]) -> dict[str, Any]
     return {"equivalent": all(each.equivalent for each in reports), "ratio": worst}
 
 
-def _speed(speeds: tuple[Any, ...], path: Path) -> Any:
-    return next(speed for speed in speeds if speed.model == str(path))
-
-
-def _ratio(speeds: tuple[Any, ...], path: Path) -> list[float] | None:
-    speed = _speed(speeds, path)
-    return None if speed.ratio is None else [speed.ratio, *speed.interval]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table."""
-    lines = [
-        "| network | made by | nodes | BN | equal | D/noise | median, ms | times bnfold (99 %) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        start = f"| {row['network']} | {row['tool']} |"
-        if "ms" not in row:
-            lines.append(f"{start} | | failed: {row['error']} | | | |")
-            continue
-        against = row["against_ours"]
-        ratio = "" if against is None else "{:.2f} ({:.2f} to {:.2f})".format(*against)
-        equal = {True: "yes", False: "**no**", None: "not run"}[row["equivalent"]]
-        noise = "" if row["ratio"] is None else f"{row['ratio']:.1f}"
-        counts = f"{row['nodes']} | {row['norms']}"
-        lines.append(f"{start} {counts} | {equal} | {noise} | {row['ms']:.2f} | {ratio} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Measure the networks that are named, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -137,19 +129,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each model and comparison")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--markdown", type=Path, help="write them as a table here")
+    parser.add_argument("--folder", type=Path, help="where models and results are written")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    arguments.names = arguments.names or list(NAMES)
-    for name in arguments.names:
-        found = measure(name, arguments.seconds, arguments.batch)
+    for name in arguments.names or NAMES:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            found = measure(name, arguments.seconds, arguments.batch, Path(folder))
         rows += found
         for row in found:
             print(json.dumps(row), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
-    if arguments.markdown:
-        arguments.markdown.write_text(table(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import io
-import os
+import json
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 __all__ = ["MORE", "OURS", "TOOLS", "Cost", "run_tool", "versions"]
 
 OURS = "bnfold"
+_LAUNCH = Path(__file__).with_name("launch.py")
 
 
 def _onnxsim(source: str, target: str) -> None:
@@ -106,28 +105,17 @@ class Cost:
     error: str | None = None
 
 
-def run_tool(tool: str, source: Path, target: Path, timeout: float = 900.0) -> Cost:
+def run_tool(tool: str, source: Path, target: Path, timeout: float = 600.0) -> Cost:
     """Run a tool in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.peers", tool, str(source), str(target)]
     return run_process(command, timeout)
 
 
-def run_process(command: list[str], timeout: float = 900.0) -> Cost:
+def run_process(command: list[str], timeout: float = 600.0) -> Cost:
     """Run a command, and measure it; after ``timeout`` seconds it is killed."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    watch = threading.Timer(timeout, process.kill)
-    watch.start()
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    watch.cancel()
-    seconds = time.perf_counter() - start
-    code = os.waitstatus_to_exitcode(status)
-    process.returncode = code
-    lines = said.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
-    error = None if code == 0 else lines[-1][:200]
-    return Cost(seconds, usage.ru_maxrss * 1024, error)
+    launch = [sys.executable, "-I", "-S", str(_LAUNCH), str(timeout), *command]
+    printed = subprocess.run(launch, stdout=subprocess.PIPE, check=True).stdout
+    return Cost(**json.loads(printed))
 
 
 def versions() -> dict[str, str]:

@@ -15,13 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
 import torch
-from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "Network", "activated", "export", "write_stack"]
+__all__ = ["NETWORKS", "Network", "activated", "export"]
 
 
 def conv_bn(c: int, m: int, k: int, s: int = 1, g: int = 1, *, act: bool = True) -> nn.Sequential:
@@ -306,40 +303,3 @@ def export(network: Network, path: Path) -> None:
             input_names=["x"],
             dynamic_axes={"x": {0: "N"}},
         )
-
-
-def write_stack(path: Path, layers: int, channels: int, *, external: bool = False) -> None:
-    """Write a stack of Conv, BN and ReLU: 36 * channels ** 2 bytes for each layer."""
-    rng = np.random.default_rng(0)
-    nodes, tensors, at = [], [], "x"
-    for layer in range(layers):
-        weight = rng.standard_normal((channels, channels, 3, 3), dtype=np.float32)
-        weight /= np.float32(3 * channels**0.5)
-        tensors.append(onnx.numpy_helper.from_array(weight, f"w{layer}"))
-        statistics = {
-            "s": rng.normal(1, 0.2, channels),
-            "b": rng.normal(size=channels),
-            "m": rng.normal(size=channels),
-            "v": rng.uniform(0.5, 2, channels),
-        }
-        tensors += [
-            onnx.numpy_helper.from_array(values.astype(np.float32), f"{name}{layer}")
-            for name, values in statistics.items()
-        ]
-        parameters = [f"{name}{layer}" for name in statistics]
-        nodes += [
-            helper.make_node("Conv", [at, f"w{layer}"], [f"c{layer}"], pads=[1] * 4),
-            helper.make_node("BatchNormalization", [f"c{layer}", *parameters], [f"n{layer}"]),
-            helper.make_node("Relu", [f"n{layer}"], [f"r{layer}"]),
-        ]
-        at = f"r{layer}"
-    shape = ["N", channels, "H", "W"]
-    graph = helper.make_graph(
-        nodes,
-        "stack",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(at, TensorProto.FLOAT, shape)],
-        tensors,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path, save_as_external_data=external, location=f"{path.name}.data")
