@@ -53,11 +53,11 @@ def ratio_interval(
     """
     rng = np.random.default_rng(seed)
     logs = [np.log(one) - np.log(other) for one, other in zip(milliseconds, baseline, strict=True)]
-    center = float(np.mean([np.median(rounds) for rounds in logs]))
+    center = float(np.median([np.median(rounds) for rounds in logs]))
     medians = np.stack([_drawn_medians(rounds, rng) for rounds in logs])
     count = len(logs)
     picked = rng.integers(0, count, (_DRAWS, count))
-    drawn = medians[picked, np.arange(_DRAWS)[:, None]].mean(axis=1)
+    drawn = np.median(medians[picked, np.arange(_DRAWS)[:, None]], axis=1)
     if count > 1:  # as few as these vary less when they are drawn than they do
         drawn = center + (drawn - center) * math.sqrt(count / (count - 1))
     tail = (1 - _CONFIDENCE) / 2
