@@ -47,6 +47,14 @@ def test_the_files_are_right(run: Run, write: Write) -> None:
     assert tomllib.loads(own)["models"].keys() == {"digits*.onnx", "zoo/**/*.onnx"}
 
 
+def test_the_file_of_the_readme(run: Run, write: Write) -> None:
+    (text,) = blocks("toml", (DOCS.parent / "README.md").read_text(encoding="utf-8"))
+    write("pyproject.toml", text)
+    found = json.loads(run("config", "a/resnet50.onnx", "--json").stdout)["verbs"]["optimize"]
+    assert found["input"]["value"] == {"images": [1, 3, 224, 224]}
+    assert (found["keep"]["value"], found["output-dir"]["value"]) == (["stem/*"], "build/folded")
+
+
 def test_the_message(run: Run, write: Write) -> None:
     write("bnfold.toml", "[optimize]\noutputdir = 'x'")
     shown = run("optimize", "x.onnx").stderr
