@@ -105,9 +105,9 @@ def test_readers_of_the_screen_are_told_everything(name: str) -> None:
             assert element.get("scope") in {"col", "row"}
         if element.tag.endswith("svg"):
             assert element.get("aria-label") or element.get("aria-hidden")
-        if element.get("role") == "region":
+        if element.get("tabindex") is not None:
+            assert (element.get("tabindex"), element.get("role")) == ("0", "group")
             assert element.get("aria-label")
-            assert element.get("tabindex") == "0"
     levels = [int(each.tag[1]) for each in elements(page) if re.fullmatch("h[1-6]", each.tag)]
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))

@@ -7,8 +7,8 @@ stands in, all such characters are character references, which are never structu
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from bnfold.report.render.alerts import ERROR, NOTE, WARNING, Alert, alerts_of, models_of
 from bnfold.report.render.overview import elsewhere, headline, title, verb_of
@@ -19,8 +19,13 @@ __all__ = ["to_markdown"]
 MOST_ROWS = 50
 """Rows of a table; the other forms have all of them."""
 
+MOST_MODELS = 200
+"""Rows of the table of models."""
+
 MOST_CHARACTERS = 60_000
 """GitHub takes comments of 65,536 characters."""
+
+Item = TypeVar("Item")
 
 _SIGNS = {ERROR: "❌", WARNING: "⚠️", NOTE: "🔹"}
 _PLAIN_CODE = re.compile(r"[\w ./:,;=+()%'\"#@~^!?*{}\[\]$-]+")
@@ -35,8 +40,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
             models.
 
     Returns:
-        At most 60,000 characters, unless there are hundreds of models; details that do not fit
-        are left out, and a line says so.
+        About 60,000 characters at most; what does not fit is left out, and a line says so.
     """
     report = readable(report)
     models = models_of(report)
@@ -45,23 +49,28 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     alerts = [
         alerts_of(model, require_folded=required, elsewhere=folded_elsewhere) for model in models
     ]
+    alone = len(models) == 1
     parts = [_heading(report, models, alerts)]
-    if len(models) > 1:
+    if not alone:
         parts.append(_overview(models, alerts))
+    origin = list(_origin(report))
+    length = sum(map(len, (*parts, *origin)))
+    for part in _body(models, alerts, alone=alone):
+        length += len(part)
+        if length > MOST_CHARACTERS:
+            parts.append("More is in the other forms of this report.")
+            break
+        parts.append(part)
+    return "\n\n".join(part for part in (*parts, *origin) if part) + "\n"
+
+
+def _body(
+    models: Sequence[Mapping[str, Any]], alerts: Sequence[list[Alert]], *, alone: bool
+) -> Iterator[str]:
     for model, its_alerts in zip(models, alerts, strict=True):
-        parts += _summary(model, its_alerts, alone=len(models) == 1)
-    length = sum(map(len, parts))
+        yield from _summary(model, its_alerts, alone=alone)
     for model in models:
-        for detail in _details(model, alone=len(models) == 1):
-            length += len(detail)
-            if length > MOST_CHARACTERS:
-                return _joined([*parts, "More details are in the other forms of this report."])
-            parts.append(detail)
-    return _joined([*parts, *_origin(report)])
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return "\n\n".join(part for part in parts if part) + "\n"
+        yield from _details(model, alone=alone)
 
 
 def _heading(
@@ -78,16 +87,24 @@ def _heading(
 
 
 def _overview(models: Sequence[Mapping[str, Any]], alerts: Sequence[list[Alert]]) -> str:
-    rows = []
-    for model, its_alerts in zip(models, alerts, strict=True):
-        severity = its_alerts[0].severity if its_alerts else None
+    def cells(pair: tuple[Mapping[str, Any], list[Alert]]) -> Sequence[str]:
+        model, its_alerts = pair
+        severity = _worst(its_alerts)
         sign = _SIGNS[severity] if severity in {ERROR, WARNING} else "✅"
         summary = model.get("summary") or {}
         nodes = ""
         if "nodes_before" in summary:
             nodes = f"{summary['nodes_before']} → {summary['nodes_after']}"
-        rows.append((sign, code(title(model)), text(headline(model)), nodes))
-    return _table(("", "model", "outcome", "nodes"), rows, most=len(rows))
+        return sign, code(title(model)), text(headline(model)), nodes
+
+    pairs = list(zip(models, alerts, strict=True))
+    if len(pairs) > MOST_MODELS:  # then at least those that need somebody are there
+        pairs.sort(key=lambda pair: (ERROR, WARNING, NOTE).index(_worst(pair[1])))
+    return _table(("", "model", "outcome", "nodes"), pairs, cells, most=MOST_MODELS)
+
+
+def _worst(alerts: Sequence[Alert]) -> str:
+    return alerts[0].severity if alerts else NOTE
 
 
 def _summary(model: Mapping[str, Any], alerts: Sequence[Alert], *, alone: bool) -> Iterator[str]:
@@ -102,23 +119,23 @@ def _summary(model: Mapping[str, Any], alerts: Sequence[Alert], *, alone: bool) 
 
 
 def _proof(model: Mapping[str, Any]) -> str:
-    rows = [
-        (
+    def cells(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> Sequence[str]:
+        check, output = pair
+        return (
             text(provider_name(check["provider"])),
-            check["level"],
+            text(check["level"]),
             code(output["name"]),
             number(output["difference"]),
             number(output["noise"]),
-            "" if output["ratio"] is None else number(output["ratio"]),
+            _optional(output["ratio"]),
             number(output["allowed"]),
             "✅ equivalent" if output["equivalent"] else "❌ **different**",
         )
-        for check in model.get("checks") or ()
-        for output in sorted(check["outputs"], key=lambda each: bool(each["equivalent"]))
-    ]
-    return _table(
-        ("provider", "level", "output", "D", "noise", "D / noise", "allowed", "verdict"), rows
-    )
+
+    pairs = [(check, output) for check in model.get("checks") or () for output in check["outputs"]]
+    pairs.sort(key=lambda pair: bool(pair[1]["equivalent"]))
+    names = ("provider", "level", "output", "D", "noise", "D / noise", "allowed", "verdict")
+    return _table(names, pairs, cells)
 
 
 def _sizes(model: Mapping[str, Any]) -> str:
@@ -135,7 +152,7 @@ def _sizes(model: Mapping[str, Any]) -> str:
         one, other = first.get(operator, 0), last.get(operator, 0)
         if one != other:
             rows.append((code(operator), str(one), str(other)))
-    return _table(("", "before", "after"), rows)
+    return _table(("", "before", "after"), rows, lambda row: row)
 
 
 def _details(model: Mapping[str, Any], *, alone: bool) -> Iterator[str]:
@@ -151,18 +168,12 @@ def _details(model: Mapping[str, Any], *, alone: bool) -> Iterator[str]:
 
 
 def _sites(sites: Sequence[Mapping[str, Any]]) -> str:
-    kept_first = sorted(sites, key=lambda site: site["verdict"] == "folded")
-    rows = [
-        (
-            code(site["name"]),
-            text(site["kind"]),
-            "" if site["channels"] is None else str(site["channels"]),
-            site["verdict"],
-            _path(site),
-        )
-        for site in kept_first
-    ]
-    return _table(("site", "operator", "channels", "verdict", "path or reason"), rows)
+    def cells(site: Mapping[str, Any]) -> Sequence[str]:
+        channels = "" if site["channels"] is None else str(site["channels"])
+        return code(site["name"]), text(site["kind"]), channels, site["verdict"], _path(site)
+
+    kept_first = sorted(sites, key=lambda site: bool(site["verdict"] == "folded"))
+    return _table(("site", "operator", "channels", "verdict", "path or reason"), kept_first, cells)
 
 
 def _path(site: Mapping[str, Any]) -> str:
@@ -175,73 +186,84 @@ def _path(site: Mapping[str, Any]) -> str:
 
 def _layers(model: Mapping[str, Any]) -> str:
     """The layers that are beyond noise; the curve of all is in the HTML form."""
+
+    def cells(layer: Mapping[str, Any]) -> Sequence[str]:
+        return (
+            code(layer["tensor"]),
+            text(layer["candidate_operator"] or "constant"),
+            number(layer["difference"]),
+            number(layer["noise"]),
+            _optional(layer["ratio"]),
+        )
+
     found = {
         layer["tensor"]: layer
         for check in model.get("checks") or ()
         for layer in (check["localization"] or {}).get("layers", ())
         if layer["beyond"]
     }
-    rows = [
-        (
-            code(layer["tensor"]),
-            text(layer["candidate_operator"] or "constant"),
-            number(layer["difference"]),
-            number(layer["noise"]),
-            "" if layer["ratio"] is None else number(layer["ratio"]),
-        )
-        for layer in found.values()
-    ]
-    return _table(("tensor beyond noise", "made by", "D", "noise", "D / noise"), rows)
+    names = ("tensor beyond noise", "made by", "D", "noise", "D / noise")
+    return _table(names, list(found.values()), cells)
 
 
 def _drift(norms: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        (
+    def cells(norm: Mapping[str, Any]) -> Sequence[str]:
+        return (
             code(norm["name"]),
             str(norm["channels"]),
             number(norm["kl"]),
             number(norm["mean_shift"]),
             number(norm["log_variance_ratio"]),
         )
-        for norm in norms
-    ]
+
     names = ("normalization", "channels", "KL (nats)", "mean shift (sd)", "log variance ratio")
-    return _table(names, rows)
+    return _table(names, norms, cells)
 
 
 def _latency(speeds: Sequence[Mapping[str, Any]]) -> str:
-    rows = [
-        (
+    def cells(speed: Mapping[str, Any]) -> Sequence[str]:
+        latency = speed["latency_ms"]
+        return (
             code(speed["model"]),
             text(provider_name(speed["provider"])),
             "" if speed["batch"] is None else str(speed["batch"]),
-            f"{speed['latency_ms']['median']:.3g} ms",
-            f"{speed['latency_ms']['p5']:.3g} to {speed['latency_ms']['p95']:.3g}",
+            f"{latency['median']:.3g} ms",
+            f"{latency['p5']:.3g} to {latency['p95']:.3g}",
             "" if speed["ratio"] is None else f"{speed['ratio']:.3f}",
             speed["verdict"] or "",
         )
-        for speed in speeds
-    ]
-    return _table(("model", "provider", "batch", "median", "5 % to 95 %", "ratio", ""), rows)
+
+    names = ("model", "provider", "batch", "median", "5 % to 95 %", "ratio", "")
+    return _table(names, speeds, cells)
 
 
 def _origin(report: Mapping[str, Any]) -> Iterator[str]:
     run = report.get("run") or {}
     environment = run.get("environment") or report.get("environment") or {}
     versions = ", ".join(f"{key} {value}" for key, value in environment.items())
-    if run.get("command"):
+    if run.get("command") and len(run["command"]) <= MOST_CHARACTERS // 10:
         fence = "`" * max(3, 1 + _longest_run("`", run["command"]))
         yield f"{fence}sh\n{run['command']}\n{fence}"
     yield f"<sub>{text(versions or 'bnfold ' + report['bnfold'])}</sub>"
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]], most: int = MOST_ROWS) -> str:
-    if not rows:
+def _table(
+    names: Sequence[str],
+    items: Sequence[Item],
+    cells: Callable[[Item], Sequence[str]],
+    most: int = MOST_ROWS,
+) -> str:
+    """Return a table with a row for each of the first items; nothing without items."""
+    if not items:
         return ""
-    lines = [_row(names), _row("---" for _ in names), *map(_row, rows[:most])]
-    if len(rows) > most:
-        lines.append(_row([f"and {len(rows) - most} more", *("" for _ in names[1:])]))
+    lines = [_row(names), _row("---" for _ in names), *(_row(cells(i)) for i in items[:most])]
+    if len(items) > most:
+        lines.append(_row([f"and {len(items) - most} more", *("" for _ in names[1:])]))
     return "\n".join(lines)
+
+
+def _optional(value: float | None) -> str:
+    return "" if value is None else number(value)
 
 
 def _row(cells: Iterable[str]) -> str:

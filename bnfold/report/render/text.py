@@ -9,6 +9,8 @@ __all__ = ["counted", "number", "printable", "provider_name", "readable", "size"
 
 def printable(text: str) -> str:
     """Return the text with line breaks, escapes and other control characters spelled out."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
