@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
 from collections.abc import Mapping
@@ -47,13 +46,16 @@ def recipe(options: Mapping[str, Any]) -> str:
         options: Keyword arguments of :func:`bnfold.optimize`. The files that they name count with
             their content.
     """
+    import importlib.metadata  # noqa: PLC0415 - slow, and --help has no use for it
+
     versions = {"bnfold": __version__}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     loader = (options.get("data_loader") or "").rpartition(":")[0]
     files = [*options.get("data", ()), options.get("tolerances"), loader]
-    content = {str(file): _content(Path(file)) for file in files if file}
+    named = [file for file in files if file and not isinstance(file, Mapping)]
+    content = {str(file): _content(Path(file)) for file in named}
     effective = {name: value for name, value in options.items() if name not in _WITHOUT_EFFECT}
     text = json.dumps([versions, effective, content], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

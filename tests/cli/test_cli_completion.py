@@ -135,3 +135,29 @@ def test_fish_offers(place: Path) -> None:
     blocks = (block.splitlines() for block in result.stdout.strip().split("\n\n"))
     found = {line: sorted(each.partition("\t")[0] for each in offered) for line, *offered in blocks}
     assert found == FISH
+
+
+@pytest.mark.parametrize("line", ["", "opt", "optimize --provider c", "check ./", "inspect --"])
+def test_completing_imports_nothing_heavy(place: Path, line: str) -> None:
+    heavy = ("onnx", "numpy", "rich", "onnxruntime", "tomllib", "importlib.metadata")
+    code = (
+        "import sys\n"
+        "from bnfold.cli import main\n"
+        "try:\n"
+        "    main(prog_name='bnfold')\n"
+        "finally:\n"
+        f"    print('loaded:', sorted(set({heavy!r}) & set(sys.modules)))\n"
+    )
+    words = f"bnfold {line}".split(" ")
+    asked = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=place,
+        env={**os.environ, **asked, "_BNFOLD_COMPLETE": "bash_complete"},
+    )
+    *offered, loaded = result.stdout.splitlines()
+    assert offered
+    assert loaded == "loaded: []"
