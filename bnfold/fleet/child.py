@@ -14,7 +14,7 @@ from typing import Self
 from bnfold.errors import ProviderError
 from bnfold.fleet.outcome import Outcome, attempt
 from bnfold.fleet.task import FoldTask
-from bnfold.isolation import Worker
+from bnfold.isolation import Worker, can_isolate
 from bnfold.progress import Progress
 
 __all__ = ["Child", "threads_each"]
@@ -59,6 +59,8 @@ class Child:
         tell, timeout = progress or (lambda _: None), task.options.get("timeout")
 
         def work() -> Outcome:
+            if not can_isolate():
+                return task.work(tell)
             worker = self._ready()
             try:
                 outcomes: tuple[Outcome, ...] = worker.run(task, tell, timeout, directory)
@@ -93,11 +95,13 @@ class Child:
 
 def threads_each(jobs: int) -> int:
     """Return how many threads each of several processes may use; ``OMP_NUM_THREADS`` bounds it."""
-    with contextlib.suppress(AttributeError, OSError):  # where the system does not tell
-        return _bounded(len(os.sched_getaffinity(0)) // jobs)
-    return _bounded((os.cpu_count() or 1) // jobs)
-
-
-def _bounded(threads: int) -> int:
+    share = cores() // jobs
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return max(1, min(threads, int(asked)) if asked.isdecimal() else threads)
+    return max(1, min(share, int(asked)) if asked.isdecimal() else share)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    with contextlib.suppress(AttributeError, OSError):  # where the system does not tell
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

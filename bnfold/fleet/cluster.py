@@ -61,11 +61,12 @@ def run_on_cluster(
     with _connected(scheduler) as client:
         _require_version(client, scheduler)
         run = _Run(client, scheduler, tasks, patience)
+        tell = progress or (lambda _: None)
+        tell(Step(f"0 of {len(tasks)} models", 0, len(tasks)))
         try:
             for done, each in enumerate(run.outcomes(), start=1):
                 yield each
-                if progress is not None:
-                    progress(Step(f"{done} of {len(tasks)} models", done, len(tasks)))
+                tell(Step(f"{done} of {len(tasks)} models", done, len(tasks)))
         finally:
             run.end()
 

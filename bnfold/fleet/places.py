@@ -57,12 +57,19 @@ def join(place: str, relative: str) -> str:
 
 def parent_of(place: str) -> str:
     """Return the directory of a file."""
-    return place.rpartition("/")[0] if is_url(place) else str(Path(place).parent)
+    return _without_query(place).rpartition("/")[0] if is_url(place) else str(Path(place).parent)
 
 
 def name_of(place: str) -> str:
-    """Return the name of a file without its directory."""
-    return place.rpartition("/")[2] if is_url(place) else Path(place).name
+    """Return the name of a file without its directory, and without the query of a web address."""
+    if not is_url(place):
+        return Path(place).name
+    return _without_query(place).rpartition("/")[2]
+
+
+def _without_query(url: str) -> str:
+    is_of_the_web = url.lower().startswith(("http://", "https://"))
+    return url.partition("?")[0] if is_of_the_web else url
 
 
 def read_bytes(place: str) -> bytes | None:
@@ -168,7 +175,7 @@ def models_beneath(url: str) -> list[str] | None:
     Raises:
         InputError: It cannot be listed.
     """
-    if url.lower().endswith(".onnx"):
+    if name_of(url).lower().endswith(".onnx"):
         return None
     try:
         system, root = _system(url)

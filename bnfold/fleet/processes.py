@@ -44,16 +44,16 @@ def run_in_processes(
             done.put(error)
 
     threads = [threading.Thread(target=work, args=(child,), daemon=True) for child in children]
+    tell = progress or (lambda _: None)
     try:
         for thread in threads:
             thread.start()
-        for count in range(1, len(tasks) + 1):
+        for count in range(len(tasks)):
+            tell(Step(f"{count} of {len(tasks)} models", count, len(tasks)))
             each = done.get()
             if isinstance(each, BaseException):
                 raise each
             yield each
-            if progress is not None:
-                progress(Step(f"{count} of {len(tasks)} models", count, len(tasks)))
     finally:
         waiting.clear()
         for child in children:

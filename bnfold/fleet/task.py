@@ -58,11 +58,19 @@ class FoldTask:
 
     def run(self, *, progress: Progress, learned: Callable[[Outcome], None]) -> None:
         """Do it as the job of a child process; see :class:`bnfold.isolation.Job`."""
+        learned(self.work(progress))
+
+    def work(self, progress: Progress | None = None) -> Outcome:
+        """Do it in this process, unless the result is there and up to date.
+
+        Raises:
+            BnfoldError: See :func:`bnfold.optimize`.
+        """
         from bnfold.fleet.work import work_on  # noqa: PLC0415 - heavy
         from bnfold.store.temporaries import marked  # noqa: PLC0415
 
         with marked(self.mark):
-            learned(work_on(self, progress))
+            return work_on(self, progress)
 
     def clear_up(self, directory: Path | None = None) -> None:
         """Remove what a process that died has left unfinished.

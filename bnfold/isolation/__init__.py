@@ -3,6 +3,6 @@
 The child is kept for the next job, because it takes a second to start. It ends with its parent.
 """
 
-from bnfold.isolation.process import Job, Worker, run_fresh, run_isolated
+from bnfold.isolation.process import Job, Worker, can_isolate, run_fresh, run_isolated
 
-__all__ = ["Job", "Worker", "run_fresh", "run_isolated"]
+__all__ = ["Job", "Worker", "can_isolate", "run_fresh", "run_isolated"]

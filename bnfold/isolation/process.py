@@ -23,7 +23,7 @@ from bnfold.isolation.messages import read_message, write_message
 if TYPE_CHECKING:
     from bnfold.progress import Progress
 
-__all__ = ["Job", "Worker", "run_fresh", "run_isolated"]
+__all__ = ["Job", "Worker", "can_isolate", "run_fresh", "run_isolated"]
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -70,7 +70,7 @@ def run_isolated(
             that were complete by then.
         ProviderError: The process died or took too long.
     """
-    if not sys.executable or getattr(sys, "frozen", False):
+    if not can_isolate():
         return _run_here(job, progress)
     with _LOCK:
         worker = _ready_worker()
@@ -79,6 +79,11 @@ def run_isolated(
         finally:
             if not worker.is_idle:
                 worker.close()
+
+
+def can_isolate() -> bool:
+    """True unless this program brings its own interpreter, so that there is none to start."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False)
 
 
 def run_fresh(job: Job[Result], timeout: float | None = None) -> tuple[Result, ...]:
@@ -95,7 +100,7 @@ def run_fresh(job: Job[Result], timeout: float | None = None) -> tuple[Result, .
 
 
 def _run_here(job: Job[Result], progress: Progress | None) -> tuple[Result, ...]:
-    """Run a job where there is no interpreter to start: in a program that brings its own."""
+    """Run a job where there is no interpreter to start."""
     results: list[Result] = []
     job.run(progress=progress or (lambda _: None), learned=results.append)
     return tuple(results)

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 from click.testing import Result
 
+from bnfold.check.runtimes.threads import limit_threads
+from bnfold.fleet import child
 from tests.fleet.zoo import assert_folded, files, make_model, make_zoo
 
 Run = Callable[..., Result]
@@ -67,6 +70,27 @@ def test_one_model_that_fails_does_not_stop_the_others(run: Run, tmp_path: Path)
     assert found["kills_its_process"]["error"]["message"].startswith(str(zoo))
     assert "this is a bug in bnfold" in result.stderr
     assert "SystemExit: oops" in result.stderr
+
+
+@pytest.mark.usefixtures("simplifier")
+def test_processes_share_the_cores(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "cores", lambda: 6)
+    for number in range(2):
+        make_model(tmp_path / "zoo" / f"{number}.onnx", name="tells_its_threads")
+    command = ("optimize", tmp_path / "zoo", "--simplify", "--no-check", "--jobs", 2)
+    assert run(*command).stderr.count("it may use 3 threads") == 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert run(*command).stderr.count("it may use 2 threads") == 2
+
+
+def test_sessions_keep_to_their_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, threads in (("3", 3), ("2,4", 2), ("", 0), ("0", 0), ("many", 0)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        options = onnxruntime.SessionOptions()
+        limit_threads(options)
+        assert options.intra_op_num_threads == threads
 
 
 @pytest.mark.usefixtures("simplifier")

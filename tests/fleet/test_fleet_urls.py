@@ -32,9 +32,9 @@ OPTIONS = {"check": False, "keep": ()}
 def memory() -> Iterator[Any]:
     """The filesystem of memory:// URLs, empty."""
     system = fsspec.filesystem("memory")
-    system.store.clear()
     yield system
     system.store.clear()
+    system.pseudo_dirs[:] = [""]
 
 
 def upload(system: Any, path: Path, url: str) -> None:

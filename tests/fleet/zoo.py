@@ -29,6 +29,8 @@ def simplify(model, **_):
         time.sleep(600)
     if deed == "has_a_bug":
         raise SystemExit("oops")
+    if deed == "tells_its_threads":
+        raise ValueError(f"it may use {os.environ['OMP_NUM_THREADS']} threads")
     return model, True
 """
 
