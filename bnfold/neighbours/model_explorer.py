@@ -7,6 +7,7 @@ it makes, divided by the difference that would have passed: up to 1 is within no
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ __all__ = ["node_data"]
 LARGEST = 1e6
 """What stands for anything larger, for infinity and NaN: JSON has no number for them."""
 
-_COLOURS = ((0.25, "#d3f9d8"), (1.0, "#fff3bf"), (10.0, "#ffc078"), (LARGEST, "#ff8787"))
+COLOURS = ((0.25, "#d3f9d8"), (1.0, "#fff3bf"), (10.0, "#ffc078"), (LARGEST, "#ff8787"))
 """Up to which value a node has which colour."""
 
 
@@ -36,8 +37,8 @@ def node_data(model: onnx.ModelProto, checks: Sequence[CheckReport]) -> dict[str
         named as the ONNX adapter of Model Explorer names them.
     """
     nodes = {
-        output: node.name or f"<node_{position}>"
-        for position, node in enumerate(model.graph.node)
+        output: name
+        for node, name in zip(model.graph.node, _names(model.graph), strict=True)
         for output in node.output
         if output
     }
@@ -52,10 +53,23 @@ def node_data(model: onnx.ModelProto, checks: Sequence[CheckReport]) -> dict[str
             "results": {node: {"value": share} for node, share in results.items()},
             "thresholds": [
                 {"value": limit, "bgColor": colour, "textColor": "#000000"}
-                for limit, colour in _COLOURS
+                for limit, colour in COLOURS
             ],
         }
     }
+
+
+def _names(graph: onnx.GraphProto) -> list[str]:
+    """Return the names under which the nodes are shown: every node has one of its own."""
+    used: dict[str, None] = {}
+    counts: Counter[str] = Counter()
+    for node in graph.node:
+        name = base = node.name or "node"
+        while name in used:
+            counts[base] += 1
+            name = f"{base}_{counts[base]}"
+        used[name] = None
+    return list(used)
 
 
 def _shares(checks: Sequence[CheckReport]) -> Iterator[tuple[str, float]]:

@@ -61,7 +61,7 @@ class FoldBatchNorm(Pass):  # type: ignore[misc]  # Olive has no types
         optimize(
             source,
             target,
-            providers=self.accelerator_spec.execution_provider,
+            providers=self.accelerator_spec.execution_provider or "cpu",
             **{name: getattr(config, name) for name in self._default_config(None)},
         )
         if external_locations(target):  # Olive keeps a model and its data together as a folder

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EXPORTERS", "export_module"]
+__all__ = ["EXPORTERS", "export_module", "export_program"]
 
 EXPORTERS = ("dynamo", "dynamo-unoptimized", "legacy", "legacy-unfolded")
 
@@ -35,3 +35,17 @@ def export_module(module: nn.Module, batch: Tensor, exporter: str, path: Path) -
             module, (batch,), str(path), dynamo=False, do_constant_folding=not unfolded,
             training=mode, input_names=["x"], dynamic_axes={"x": {0: "batch"}},
         )  # fmt: skip
+
+
+def export_program(module: nn.Module, batch: Tensor) -> torch.onnx.ONNXProgram:
+    """Return what PyTorch's exporter makes of a module, in memory."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with contextlib.ExitStack() as quiet, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        program = torch.onnx.export(
+            module, (batch,), dynamo=True, dynamic_shapes=({0: "batch"},), verbose=False
+        )
+        assert program is not None
+        return program
