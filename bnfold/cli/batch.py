@@ -79,7 +79,7 @@ def run_batch(
         terminal: Where reports and errors are shown.
         verdict: The exit code for the object of a model that was written.
         is_several: See `Batch`.
-        in_short: True for one line for each model in place of its tables.
+        in_short: True for one line for each of several models in place of its tables.
 
     Returns:
         The reports and errors as JSON objects, and the worst exit code.
@@ -94,7 +94,7 @@ def run_batch(
         try:
             for position, outcome in outcomes:
                 objects[position] = _object(outcome, timed=several)
-                _show(outcome, objects[position], terminal, in_short=in_short)
+                _show(outcome, objects[position], terminal, in_short=in_short and several)
                 codes.append(
                     verdict(objects[position]) if outcome.error is None else outcome.error.exit_code
                 )
@@ -126,7 +126,7 @@ def _object(outcome: Outcome, *, timed: bool) -> dict[str, Any]:
     if outcome.report is not None:
         found = outcome.report.to_dict()
     elif outcome.stored is not None:
-        found = {**outcome.stored, "up_to_date": True}
+        found, timed = {**outcome.stored, "up_to_date": True}, True
     else:
         assert outcome.error is not None  # noqa: S101 - one of the three
         parts = error_parts(outcome.error)

@@ -112,6 +112,17 @@ def test_a_directory_of_one_is_still_several(run: Run, tmp_path: Path) -> None:
         assert model["seconds"] >= 0
 
 
+def test_a_model_that_is_named_is_one(run: Run, tmp_path: Path) -> None:
+    model, out = make_model(tmp_path / "a.onnx"), tmp_path / "out"
+    command = ("optimize", model, "--output-dir", out, "--no-check", "--resume")
+    first = run(*command)
+    assert "nodes 2 -> 1" in first.stderr
+    second = run(*command)
+    assert "a.onnx: folded 1 of 1, up to date" in second.stderr
+    found = json.loads(run(*command, "--json").stdout)
+    assert (found["output"], found["up_to_date"]) == (str(out / "a.onnx"), True)
+
+
 def test_beside_the_models_and_again(run: Run, tmp_path: Path) -> None:
     make_model(tmp_path / "zoo" / "sub" / "a.onnx")
     for _ in range(2):
