@@ -177,6 +177,7 @@ def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[CompletionItem]:
         )
         for name, is_folder in entries
         if name.startswith(beginning)
+        and name.isprintable()  # a shell gets them line by line
         and (beginning or not name.startswith("."))
         and (is_folder or name.lower().endswith(suffixes))
     ]

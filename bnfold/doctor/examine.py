@@ -66,7 +66,9 @@ def examine(providers: Sequence[str] = ("cpu",), progress: Progress = lambda _: 
         problems += place_problems(name, installations, imported.get(name))
     problems += builds_problems(builds)
     problems += program_problems(*programs(CORE))
-    found = _providers(providers, problems, progress) if can_try and len(builds) < 2 else ()
+    found: tuple[Provider, ...] = ()
+    if can_try and len(builds) < 2:
+        found = _providers(providers, builds, problems, progress)
     return Diagnosis(
         platform.python_version(),
         sys.executable,
@@ -128,16 +130,15 @@ def _package(
 
 
 def _providers(
-    asked: Sequence[str], problems: list[Problem], progress: Progress
+    asked: Sequence[str], builds: Sequence[str], problems: list[Problem], progress: Progress
 ) -> tuple[Provider, ...]:
     """Try the providers that are asked for and those that the runtime has; note what fails."""
     progress("loading ONNX Runtime")
     try:
         runtime = find_runtime()
     except ProviderError as error:
-        problems.append(
-            Problem(Severity.ERROR, error.message, error.hint or install("bnfold[cpu]"))
-        )
+        repair = install(*builds, afresh=True) if builds else install("bnfold[cpu]")
+        problems.append(Problem(Severity.ERROR, error.message, repair))
         return ()
     covered = {_short(name) for name in asked}
     others = [name for name in runtime.providers if _short(name) not in covered]

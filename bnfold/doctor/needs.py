@@ -14,7 +14,7 @@ __all__ = ["CORE", "Need", "fits", "needs", "normalized", "python_range", "unmet
 CORE = "bnfold"
 """What needs the packages without which nothing works; the others are needed by extras."""
 
-_FOR_DEVELOPERS = frozenset({"dev", "docs"})
+_FOR_DEVELOPERS = frozenset({"benchmarks", "dev", "docs"})
 # In no extra: whoever gives bnfold such a model has it.
 _ACCEPTED = {"onnx-ir": "models of onnx_ir"}
 

@@ -17,7 +17,6 @@ from bnfold.progress import Progress
 __all__ = ["Imported", "Runtime", "Tried", "find_runtime", "try_imports", "try_provider"]
 
 _SECONDS = 120.0
-_REINSTALL = 'pip install --force-reinstall "bnfold[cpu]"'
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,7 @@ def find_runtime() -> Runtime:
     try:
         return run_fresh(_FindRuntime(), _SECONDS)[0]
     except RuntimeError as error:
-        raise ProviderError(
-            f"ONNX Runtime cannot be loaded: {_last_line(error)}", hint=_REINSTALL
-        ) from error
+        raise ProviderError(f"ONNX Runtime cannot be loaded: {_last_line(error)}") from error
 
 
 def try_provider(provider: str) -> Tried:

@@ -26,6 +26,8 @@ def place(tmp_path: Path) -> Path:
     """A folder with models and other files, and a `bnfold` that is on the path."""
     for name in ("résumé net.onnx", "other.onnx", "notes.txt", "loader.py", "mix's (1).onnx"):
         (tmp_path / name).touch()
+    (tmp_path / "other\n.onnx").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/other\xff.onnx")).touch()
     (tmp_path / "deep folder").mkdir()
     (tmp_path / "deep folder" / "inner.onnx").touch()
     program = tmp_path / "bin" / "bnfold"

@@ -104,9 +104,18 @@ def test_no_runtime(install: Install, only: Only) -> None:
     install("x", module="onnxruntime", code="raise ImportError('libmissing.so: not there')")
     diagnosis = examine()
     problem = found(diagnosis, "libmissing.so")
-    assert problem.repair == 'pip install "bnfold[cpu]"'
+    assert problem.repair.endswith("pip install --force-reinstall --no-deps onnxruntime")
     assert not diagnosis.works
     assert diagnosis.providers == ()
+
+
+def test_no_build_of_the_runtime(
+    install: Install, only: Only, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only(runtime=True)
+    monkeypatch.setattr("bnfold.doctor.examine.runtime_builds", lambda _: [])
+    install("x", module="onnxruntime", code="raise ModuleNotFoundError('No such module')")
+    assert found(examine(), "No such module").repair.endswith("-m pip install 'bnfold[cpu]'")
 
 
 def test_a_runtime_that_crashes(install: Install, only: Only) -> None:
