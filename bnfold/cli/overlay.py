@@ -10,7 +10,6 @@ import click
 from bnfold.errors import InputError
 from bnfold.report import CheckReport
 from bnfold.report.render.json import to_json
-from bnfold.store.temporaries import temporary
 
 __all__ = ["overlay_option", "write_overlay"]
 
@@ -43,14 +42,13 @@ def write_overlay(file: Path, candidate: str, checks: Sequence[CheckReport]) -> 
     """
     from bnfold.neighbours.model_explorer import node_data
     from bnfold.store import load
+    from bnfold.store.temporaries import replacing
 
     text = to_json(node_data(load(candidate).proto, checks))
-    staged = temporary(file.parent)
     try:
-        staged.write_text(text, encoding="utf-8")
-        staged.replace(file)
+        with replacing(file) as staged:
+            staged.write_text(text, encoding="utf-8")
     except OSError as error:
-        staged.unlink(missing_ok=True)
         raise InputError(
             f"{file}: cannot write the overlay: {error.strerror}",
             hint="choose another place with --overlay",

@@ -10,7 +10,6 @@ import contextlib
 import datetime as dt
 import functools
 import os
-import secrets
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,35 +116,41 @@ def _usable(_: click.Context, __: click.Parameter, files: Sequence[Path]) -> tup
         if file.is_dir():
             raise click.BadParameter(f"'{file}' is a directory.")
         require(suffix)
-        with _staged(file):
-            pass
+        _require_writable(file)
     return tuple(dict.fromkeys(files))
 
 
 def _write(file: Path, text: str) -> None:
-    with _staged(file) as staged:
+    from bnfold.store.temporaries import replacing
+
+    with _explained(file), replacing(file.resolve()) as staged:
         staged.write_text(text, encoding="utf-8", newline="\n")
-        staged.replace(file.resolve())
+
+
+def _require_writable(file: Path) -> None:
+    from bnfold.store.temporaries import temporary
+
+    with _explained(file):
+        target = file.resolve()
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(0, "it is not writable")
+        probe = temporary(target.parent)
+        try:
+            probe.touch()
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _staged(file: Path) -> Iterator[Path]:
-    """Yield a new file beside ``file``, which is gone in the end unless it has replaced it."""
-    target = file.resolve()
-    staged = target.with_name(f".{secrets.token_hex(4)}.report")
+def _explained(file: Path) -> Iterator[None]:
+    """Say of a report what the system says of it."""
     try:
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(0, "it is not writable")
-        staged.touch()
-        yield staged
+        yield
     except OSError as error:
         raise InputError(
             f"{file}: cannot write the report: {error.strerror}",
             hint="choose another place with --report",
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink(missing_ok=True)
 
 
 def _run(exit_code: int) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from bnfold.errors import InputError
 from bnfold.recalibrate.moments import Moments
 from bnfold.store import LoadedModel
 from bnfold.store.files import BLOCK, DataFile
+from bnfold.store.temporaries import replacing
 
 __all__ = ["Checkpoint", "Progressed", "fingerprint"]
 
@@ -129,14 +129,11 @@ class Checkpoint:
         arrays: dict[str, Any] = {
             f"norm{at}": each.packed() for at, each in enumerate(progressed.moments)
         }
-        temporary = self._path.with_name(f".bnfold-{secrets.token_hex(8)}.tmp")
+        arrays["about"] = np.array(json.dumps(about))
         try:
-            with temporary.open("xb") as file:
-                arrays["about"] = np.array(json.dumps(about))
+            with replacing(self._path) as staged, staged.open("xb") as file:
                 np.savez(file, **arrays)
-            temporary.replace(self._path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             why = (error.strerror or str(error)).lower()
             raise InputError(f"{self._path}: cannot be written: {why}") from error
         ended = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import InputError
 from bnfold.report import FoldReport
-from bnfold.store.temporaries import temporary
+from bnfold.store.temporaries import replacing
 from bnfold.targets import StrPath, default_target, resolve_target
 from bnfold.torch.export import Job, run_export
 from bnfold.torch.files import written_as
@@ -175,22 +174,16 @@ def _exported(
 
 def _save(program: ExportedProgram, target: Path) -> None:
     """Write beside the target, and move into place when whole."""
-    staged = temporary(target.parent, ".pt2")
     try:
-        with warnings.catch_warnings():
+        with replacing(target) as staged, staged.open("xb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.export.save(program, staged)
-        mask = os.umask(0)
-        os.umask(mask)
-        staged.chmod(target.stat().st_mode if target.exists() else 0o666 & ~mask)
-        staged.replace(target)
+            # Given a path, it would write the temporary name into the archive.
+            torch.export.save(program, file)
     except (OSError, RuntimeError) as error:  # torch's own writer raises the latter
         raise InputError(
             f"{target}: cannot be written: {reason_of(error)}",
             hint="is there room, and may you write there? -o chooses another place",
         ) from error
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 # --- inputs of modules

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from bnfold.check.data.encoding import encode_feed
 from bnfold.check.feeds.feed import Feed
 from bnfold.errors import InputError
+from bnfold.store.temporaries import replacing
 
 __all__ = ["replay_command", "save_feed"]
 
@@ -28,15 +28,9 @@ def save_feed(feed: Feed, path: str | os.PathLike[str]) -> None:
         InputError: The file cannot be written.
     """
     target = Path(path)
-    temporary = target.parent / f".bnfold-{secrets.token_hex(8)}.tmp"
     try:
-        try:
-            with temporary.open("xb") as file:
-                encode_feed(feed, file)
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(target) as staged, staged.open("xb") as file:
+            encode_feed(feed, file)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise InputError(f"{target}: cannot be written: {why}") from error
