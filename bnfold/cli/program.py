@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import signal
@@ -26,6 +27,9 @@ COMPLETION_VARIABLE = "_BNFOLD_COMPLETE"
 
 INTERNAL_ERROR = 5
 INTERRUPTED = 130
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_ENDINGS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Program(click.Group):
@@ -94,15 +98,20 @@ class Program(click.Group):
 
 @contextlib.contextmanager
 def _termination_is_an_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the program as Ctrl-C does, so that it cleans up behind itself."""
+    """Let SIGTERM, or a terminal that closes, end the program as Ctrl-C does: it cleans up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    # What is ignored stays so: nohup asks for that.
+    caught = [each for each, handler in before.items() if handler not in {signal.SIG_IGN, None}]
     try:
+        for number in caught:
+            signal.signal(number, signal.default_int_handler)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in caught:
+            signal.signal(number, before[number])
 
 
 def _run(command: Any, *args: Any, **kwargs: Any) -> int:
@@ -110,7 +119,13 @@ def _run(command: Any, *args: Any, **kwargs: Any) -> int:
     try:
         return command(*args, **kwargs) or 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last resort
-        return _tell(error)
+        try:
+            return _tell(error)
+        except OSError as unheard:
+            # EIO: the terminal has closed. Otherwise the disk that stderr goes to is full.
+            if unheard.errno == errno.EIO:
+                return INTERRUPTED
+            return getattr(error, "exit_code", INTERNAL_ERROR)
 
 
 def _tell(error: BaseException) -> int:
@@ -125,6 +140,9 @@ def _tell(error: BaseException) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "bnfold"
         error = InputError(error.format_message(), hint=f"see `{path} --help`")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        what = (error.strerror or str(error)).lower()
+        error = InputError(f"{error.filename or 'the output'}: {what}", hint="make room there")
     if isinstance(error, BnfoldError):
         print_error(error)
         return error.exit_code
