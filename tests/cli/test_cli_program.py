@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import Result
 
 import bnfold
-from bnfold.cli import program
+from bnfold.cli import main, program
 
 Run = Callable[..., Result]
 
@@ -31,7 +32,9 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["optimize", "--help"], ["--version"], ["optimize", "-o"]]
+    "arguments",
+    [["--help"], ["-h"], ["--version"], ["optimize", "-o"]]
+    + [[verb, "--help"] for verb in main.list_commands(click.Context(main))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
@@ -116,25 +119,40 @@ def test_interrupt_is_exit_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert result.stderr.strip() == "interrupted"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda each: each.name)
 def test_termination_leaves_no_file_behind(
-    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def terminated(*_: object, **__: object) -> None:
         assert len(list(digits.parent.iterdir())) == 2  # the staged model is there
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr("bnfold.pipeline.compare", terminated)
     result = run("optimize", digits)
     assert result.exit_code == 130
     assert list(digits.parent.iterdir()) == [digits]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_what_is_ignored_stays_ignored(
+    run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "bnfold.pipeline.compare", lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP) or ()
+    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run("optimize", digits).exit_code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_own_bug_is_exit_code_5_with_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("oops")
 
-    monkeypatch.setattr("bnfold.cli.batch.Batch.emit", broken)
+    monkeypatch.setattr("bnfold.cli.batch.Batch.publish", broken)
     result = run("inspect", "missing.onnx")
     assert result.exit_code == program.INTERNAL_ERROR
     assert "Traceback" in result.stderr
