@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfold.cli.console import Terminal, print_hint, print_json, print_labelled, print_line
-from bnfold.cli.options import provider_option, terminal_options
+from bnfold.cli.options import provider_option
 from bnfold.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ __all__ = ["doctor"]
 
 @click.command(cls=Verb)
 @provider_option
-@terminal_options
-def doctor(provider: tuple[str, ...], terminal: Terminal) -> int:
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+def doctor(provider: tuple[str, ...], *, as_json: bool, quiet: bool) -> int:
     """Say what is installed, whether it works, and which command repairs what does not.
 
     Packages are imported and every provider runs a small model, in processes of their own. Exit
@@ -32,6 +33,7 @@ def doctor(provider: tuple[str, ...], terminal: Terminal) -> int:
     from bnfold.doctor.examine import examine
     from bnfold.errors import ProviderError
 
+    terminal = Terminal(json=as_json, quiet=quiet)
     with terminal.progress() as progress:
         diagnosis = examine(tuple(dict.fromkeys(provider)), progress or (lambda _: None))
     if terminal.json:

@@ -12,6 +12,7 @@ import click
 
 from bnfold.cli.batch import Outcomes, in_turn
 from bnfold.cli.console import Terminal
+from bnfold.cli.types import FILE
 from bnfold.fleet.places import is_url, local_path
 from bnfold.fleet.record import place_of_record
 from bnfold.fleet.sources import Source
@@ -106,6 +107,7 @@ def fleet_options(command: Callable[..., int]) -> Callable[..., int]:
         ),
         click.option(
             "--scheduler",
+            type=FILE,
             metavar="ADDRESS",
             help="Work on a Dask cluster: tcp://host:8786, or a scheduler file (.json).",
         ),

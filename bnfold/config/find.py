@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ def find_file(start: Path) -> Path | None:
 
     In one folder ``bnfold.toml`` comes before ``pyproject.toml``, which counts only if it has a
     table ``[tool.bnfold]``. The search ends with the root of a repository, the home folder or the
-    root of the file system; files are never merged.
+    root of the file system; files are never merged. What others have put into a folder where
+    everybody may write is passed over.
 
     Args:
         start: An absolute path.
@@ -32,13 +34,23 @@ def find_file(start: Path) -> Path | None:
     home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     for folder in (start, *start.parents):
         own, project = folder / _OWN_FILE, folder / _PROJECT_FILE
-        if own.is_file():
+        if own.is_file() and _is_trusted(own):
             return own
-        if project.is_file() and _own_table(project) is not None:
+        if project.is_file() and _is_trusted(project) and _own_table(project) is not None:
             return project
         if str(folder) == home or any((folder / mark).exists() for mark in _REPOSITORY_MARKS):
             break
     return None
+
+
+def _is_trusted(file: Path) -> bool:
+    """Return False for a file that somebody else has put where everybody may, such as ``/tmp``.
+
+    A file can name code to run.
+    """
+    folder = file.parent.stat().st_mode
+    is_shared = folder & stat.S_ISVTX and folder & stat.S_IWOTH
+    return not is_shared or file.stat().st_uid in {0, os.getuid()}
 
 
 def read_document(file: Path) -> tuple[dict[str, Any], str]:

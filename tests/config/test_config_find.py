@@ -63,6 +63,19 @@ def test_the_search_ends_at_home(place: Path, monkeypatch: pytest.MonkeyPatch) -
     assert find_file(place) == place / "bnfold.toml"
 
 
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="files of others need root")
+def test_what_others_put_into_a_shared_folder_is_passed_over(place: Path) -> None:
+    (place / ".git").rmdir()
+    file = place.parent / "bnfold.toml"
+    file.touch()
+    os.chown(file, 12345, 12345)
+    assert find_file(place) == file
+    place.parent.chmod(0o1777)
+    assert find_file(place) is None
+    os.chown(file, 0, 0)
+    assert find_file(place) == file
+
+
 def test_a_folder_of_that_name_is_no_file(place: Path) -> None:
     (place / "bnfold.toml").mkdir()
     assert find_file(place) is None
