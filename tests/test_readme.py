@@ -119,7 +119,7 @@ def test_the_reason_codes_are_all_there() -> None:
 
 def test_the_setup_names_what_is_there() -> None:
     installs = commands(".venv/bin/pip")
-    assert len(installs) == 2
+    assert len(installs) == 3
     for install in installs:
         arguments = shlex.split(install)
         constraints = arguments[arguments.index("-c") + 1]
