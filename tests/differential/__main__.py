@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import random
 import sys
 import time
@@ -55,6 +56,7 @@ class _Run:
         self.began = self.told = time.monotonic()
 
     def attack(self, seed: int) -> None:
+        """Attack one model, and keep it if a promise is broken."""
         options = options_of(seed)
         case = random_model(random.Random(seed))  # noqa: S311 - not for secrets
         self.models += 1
@@ -114,10 +116,11 @@ def main() -> int:
     run = _Run(arguments.save)
     end = time.monotonic() + 60 * arguments.minutes
     seed = arguments.seed
-    while time.monotonic() < end and run.models != arguments.count:
-        run.attack(seed)
-        run.progress()
-        seed += 1
+    with contextlib.suppress(KeyboardInterrupt):  # what has been found until then counts
+        while time.monotonic() < end and run.models != arguments.count:
+            run.attack(seed)
+            run.progress()
+            seed += 1
     run.progress(always=True)
     run.summary()
     return 1 if run.failed else 0

@@ -8,10 +8,12 @@ What constants have lost when they were rounded to the type of the model stays l
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -19,7 +21,9 @@ from onnx.reference import ReferenceEvaluator
 from tests.differential.reference_ops import REFERENCE_OPS
 from tests.support import Feeds
 
-__all__ = ["FLOATS", "Values", "float64_values", "graphs_of", "nodes", "runtime_outputs"]
+__all__ = [
+    "FLOATS", "Values", "float64_values", "graphs_of", "nodes", "reads", "runtime_outputs",
+]  # fmt: skip
 
 Values = dict[str, np.ndarray]
 FLOATS = (TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -27,11 +31,14 @@ FLOATS = (TensorProto.DOUBLE, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProt
 
 def float64_values(model: ModelProto) -> Callable[[Feeds], Values]:
     """Every tensor that a node of the main graph computes, and every output, in float64."""
-    wide = retyped(model, TensorProto.DOUBLE)
+    # the evaluator knows nothing of REFERENCE_OPS inside functions
+    whole = onnx.inliner.inline_local_functions(model) if model.functions else model
+    wide = retyped(whole, TensorProto.DOUBLE)
     evaluator = ReferenceEvaluator(wide, new_ops=REFERENCE_OPS)
 
     def run(feeds: Feeds) -> Values:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing
             found = evaluator.run(None, _cast(feeds, np.float64), intermediate=True)
         return {name: np.asarray(value) for name, value in found.items() if name}
 
@@ -124,3 +131,12 @@ def graphs_of(node: NodeProto) -> Iterator[GraphProto]:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
+
+
+def reads(node: NodeProto) -> set[str]:
+    """The names that a node reads, in its bodies too."""
+    names = set(node.input)
+    for graph in graphs_of(node):
+        names.update(*(reads(inner) for inner in graph.node))
+        names.update(output.name for output in graph.output)
+    return names

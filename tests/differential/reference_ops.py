@@ -11,11 +11,35 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_conv_transpose import ConvTranspose as ReferenceConvTranspose
 
-from tests.support import BatchNormalization, GlobalMaxPool
+from tests.support import GlobalMaxPool
 
 __all__ = ["REFERENCE_OPS"]
 
 SAME = ("SAME_UPPER", "SAME_LOWER")
+
+
+class BatchNormalization(OpRun):
+    """At inference, or with the statistics of the batch; that of the evaluator takes its opset."""
+
+    op_domain = ""
+
+    def _run(  # type: ignore[no-untyped-def]
+        self, x, scale, bias, mean, var, epsilon=None, momentum=None, training_mode=None, **_
+    ) -> tuple[np.ndarray, ...]:
+        shape = (-1, *(1,) * (x.ndim - 2))
+        epsilon = 1e-5 if epsilon is None else epsilon
+        used = mean, var
+        if training_mode:
+            axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+            used = x.mean(axis=axes), x.var(axis=axes)
+        vectors = (vector.reshape(shape) for vector in (*used, scale, bias))
+        center, spread, gamma, beta = vectors
+        y = (x - center) / np.sqrt(spread + epsilon) * gamma + beta
+        if not training_mode:
+            return (y,)
+        kept = 0.9 if momentum is None else momentum
+        pairs = zip((mean, var), used, strict=True)
+        return (y, *(old * kept + new * (1 - kept) for old, new in pairs))
 
 
 class ConvTranspose(ReferenceConvTranspose):

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
-from tests.differential.opinions import Values, float64_values, graphs_of
+from tests.differential.opinions import Values, float64_values, reads
 from tests.generate.builder import Case
 
 __all__ = ["shrink", "symptom"]
@@ -161,7 +161,7 @@ def _pruned(case: Case) -> Case:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed |= _reads(node)
+            needed |= reads(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))
     for field in (graph.initializer, graph.input):
@@ -175,14 +175,6 @@ def _pruned(case: Case) -> Case:
     names = {info.name for info in graph.input}
     feeds = [{name: a for name, a in feed.items() if name in names} for feed in case.feeds]
     return Case(model, feeds)
-
-
-def _reads(node: NodeProto) -> set[str]:
-    names = set(node.input)
-    for graph in graphs_of(node):
-        names.update(*(_reads(inner) for inner in graph.node))
-        names.update(output.name for output in graph.output)
-    return names
 
 
 def _kinds(model: ModelProto) -> dict[str, int]:

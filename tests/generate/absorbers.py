@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from tests.generate.builder import Builder, Dim, Shape, Tensor, static
 from tests.generate.sites import broadcast
@@ -83,8 +82,7 @@ def conv_transpose(b: Builder, x: Tensor) -> Tensor | None:
     if not spatial(b, x) or size(x.shape) > MAX_SIZE // 4:
         return None
     channels, axes = x.length(1), x.rank - 2
-    # the reference evaluator, which runs what is not float, has no groups here
-    groups = b.pick([1, channels, b.pick(divisors(channels))]) if b.kind == TensorProto.FLOAT else 1
+    groups = b.pick([1, channels, b.pick(divisors(channels))])
     outputs = groups * b.small(1, 3)
     plain = b.chance(40)
     kernel = [1 if plain else b.small(1, 3) for _ in range(axes)]
@@ -135,7 +133,7 @@ def gemm(b: Builder, x: Tensor) -> Tensor | None:
     )  # fmt: skip
 
 
-def _gemm_c(b: Builder, shape: Shape) -> str | None:
+def _gemm_c(b: Builder, shape: Shape) -> Tensor | str | None:
     rows, columns = (dim.length if dim.known else None for dim in shape)
     shapes: list[tuple[int | None, ...]] = [
         (), (1,), (1, 1), (columns,), (1, columns), (columns,), (rows, 1), (rows, columns),
@@ -143,6 +141,9 @@ def _gemm_c(b: Builder, shape: Shape) -> str | None:
     legal = [each for each in shapes if None not in each]
     if b.opset >= 11 and b.chance(25):
         return b.pick([None, ""])
+    fitting = [t for t in b.pool if broadcast(shape, t.shape) == shape]
+    if fitting and b.chance(20):
+        return b.pick(fitting)  # type: ignore[no-any-return]
     return b.constant(b.normal(*b.pick(legal)), hint="b")
 
 
@@ -153,6 +154,10 @@ def matmul(b: Builder, x: Tensor) -> Tensor | None:
     inner = x.shape[-2 if left else -1]
     if not inner.known or inner.length == 0:
         return None
+    if b.chance(6):
+        vector = b.constant(b.normal(inner.length), hint="w")
+        rest = (*x.shape[:-2], x.shape[-1]) if left else x.shape[:-1]
+        return b.node("MatMul", [vector, x] if left else [x, vector], rest)
     length = b.small(1, 5)
     rows = (length, inner.length) if left else (inner.length, length)
     batch = ()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from tests.generate.absorbers import MAX_SIZE, divisors, size, spatial
 from tests.generate.builder import Builder, Tensor, static
@@ -151,7 +150,7 @@ def _pool(b: Builder, x: Tensor, windows: Sequence[Window], outputs: int) -> Ten
         d.map(lambda n, w=w: (n + w.begin + w.end - w.reach) // w.stride + 1)
         for d, w in zip(x.shape[2:], windows, strict=True)
     ]
-    ceil = 1 if b.kind == TensorProto.FLOAT and b.opset >= 10 and b.chance(20) else None
+    ceil = 1 if b.opset >= 10 and b.chance(20) else None
     whole = all(
         (n + w.begin + w.end - w.reach) % w.stride == 0
         for d, w in zip(x.shape[2:], windows, strict=True)
@@ -266,9 +265,7 @@ def transposed(b: Builder, x: Tensor) -> Tensor | None:
             pads_begin.append(begin)
             pads_end.append(max(rest, 0))
             extra.append(max(-rest, 0))
-        groups = 1
-        if b.kind == TensorProto.FLOAT:  # the reference evaluator has no groups here
-            groups = b.pick([1, b.pick([d for d in divisors(channels) if outputs % d == 0])])
+        groups = b.pick([1, b.pick([d for d in divisors(channels) if outputs % d == 0])])
         weight = b.normal(channels, outputs // groups, *kernel)
         inputs: list[Tensor | str] = [x, b.constant(weight, hint="w")]
         if b.chance(50):

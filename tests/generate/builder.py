@@ -14,7 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import (
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+
+from tests.generate.hidden import WAYS
 
 ASSIGNMENTS = 3
 COMPUTED = {
@@ -124,6 +135,8 @@ class Builder:
     def fresh(self, hint: str) -> str:
         """A new name; some look like those that a fold would form."""
         base = f"{hint}{len(self.names)}"
+        if self.chance(3):
+            base = self.pick(["{} é", "{}/Conv:0", "π.{}", "  {}", "'{}'", "::{}"]).format(base)
         if self.names and self.chance(4):
             suffix = self.pick(["_folded", "_product", "_shift", "_bias", "_constant"])
             base = f"{self.pick(sorted(self.names))}{suffix}"
@@ -146,12 +159,25 @@ class Builder:
         known = self.constants.setdefault(key, [])
         if known and self.chance(8):
             return str(self.pick(known))
-        name = self._hidden(values, hint) if not plain and self.chance(12) else None
+        if not plain:
+            values = self._odd(values)
+        hidden = not plain and self.chance(14)
+        name = self.pick(WAYS)(self, values, hint) if hidden else None
         if name is None:
             name = self.fresh(hint)
             self._hold(name, values)
         known.append(name)
         return name
+
+    def _odd(self, values: np.ndarray) -> np.ndarray:
+        """Seldom a number that is hard to compute with."""
+        if not values.size or not self.chance(1):
+            return values
+        odd = values.copy()
+        number = self.pick([np.inf, -np.inf, np.nan, -0.0, 1e-40, 1e-7])
+        with np.errstate(over="ignore", under="ignore"):
+            odd.reshape(-1)[self.small(0, values.size - 1)] = number
+        return odd
 
     def integers(self, numbers: Sequence[int], *, scalar: bool = False) -> str:
         """An int64 constant."""
@@ -166,45 +192,12 @@ class Builder:
 
     def _hold(self, name: str, values: np.ndarray) -> None:
         kind = helper.np_dtype_to_tensor_dtype(values.dtype)
-        data = np.ascontiguousarray(values).tobytes()
-        tensor = helper.make_tensor(name, kind, values.shape, data, raw=True)
+        tensor = numpy_helper.from_array(np.ascontiguousarray(values).reshape(values.shape), name)
         # before opset 9 a Constant could hold floats only
         if self.chance(15) and (self.opset >= 9 or kind == self.kind):
             self.nodes.append(helper.make_node("Constant", [], [name], value=tensor))
         else:
             self.initializers.append(tensor)
-
-    def _hidden(self, values: np.ndarray, hint: str) -> str | None:
-        """The constant as a transposed, reshaped, copied or uniform one."""
-        way = self.pick(["Identity", "Transpose", "Reshape", "ConstantOfShape"])
-        name = self.fresh(hint)
-        inner = self.fresh("h")
-        if way == "Identity":
-            self._hold(inner, values)
-            self.nodes.append(helper.make_node("Identity", [inner], [name]))
-        elif way == "Transpose" and values.ndim > 1:
-            perm = list(range(values.ndim))
-            self.rng.shuffle(perm)
-            back = [int(axis) for axis in np.argsort(perm)]
-            self._hold(inner, values.transpose(perm))
-            self.nodes.append(helper.make_node("Transpose", [inner], [name], perm=back))
-        elif (
-            way == "ConstantOfShape"
-            and self.opset >= 9
-            and hint[0] in "wb"
-            and values.ndim
-            and not self.depth
-        ):
-            shape = self.integers(list(values.shape))
-            value = helper.make_tensor(
-                "", self.kind, [1], values.reshape(-1)[:1].tobytes(), raw=True
-            )
-            self.nodes.append(helper.make_node("ConstantOfShape", [shape], [name], value=value))
-        else:
-            self._hold(inner, values.reshape(-1))
-            shape = self.integers(list(values.shape))
-            self.nodes.append(helper.make_node("Reshape", [inner, shape], [name]))
-        return name
 
     # --- inputs and nodes
 
@@ -233,6 +226,7 @@ class Builder:
         shape: Shape | Sequence[Shape],
         *,
         kind: int | None = None,
+        domain: str = "",
         **attributes: Any,
     ) -> Tensor:
         """Append a node; several shapes make several outputs, of which the first is returned."""
@@ -246,12 +240,15 @@ class Builder:
         kind = self.kind if kind is None else kind
         outputs = [Tensor(self.fresh(op[0].lower()), each, kind) for each in shapes]
         self.append(op, names, [tensor.name for tensor in outputs], **attributes)
+        self.nodes[-1].domain = domain
         for tensor in reversed(outputs):
             self.remember(tensor)
         return outputs[0]
 
     def append(self, op: str, inputs: Sequence[str], outputs: Sequence[str], **given: Any) -> None:
         name = "" if self.chance(30) else self.fresh("node")
+        if self.chance(2):
+            name = "the same"  # names of nodes may repeat
         kept = {key: value for key, value in given.items() if value is not None}
         self.nodes.append(helper.make_node(op, list(inputs), list(outputs), name=name, **kept))
 
@@ -273,6 +270,28 @@ class Builder:
             self.depth -= 1
             self.nodes, self.initializers, self.pool, self.constants = kept
 
+    # --- functions
+
+    def _wrap(self, outputs: set[str], opsets: Sequence[Any]) -> list[FunctionProto]:
+        """Seldom, some consecutive nodes become a function that is called once."""
+        if self.ir < 8 or len(self.nodes) < 2 or not self.chance(7):
+            return []
+        first = self.small(0, len(self.nodes) - 2)
+        body = self.nodes[first : first + self.small(2, 6)]
+        if any(node.domain or any(a.HasField("g") for a in node.attribute) for node in body):
+            return []
+        made = [name for node in body for name in node.output if name]
+        read = dict.fromkeys(name for node in body for name in node.input if name)
+        inputs = [name for name in read if name not in made]
+        outside = [node for node in self.nodes if all(node is not inner for inner in body)]
+        wanted = outputs | {name for node in outside for name in _reads(node)}
+        results = [name for name in made if name in wanted]
+        if not results or not inputs:
+            return []
+        call = helper.make_node("Block", inputs, results, name="call", domain="local.blocks")
+        self.nodes[first : first + len(body)] = [call]
+        return [helper.make_function("local.blocks", "Block", inputs, results, body, opsets)]
+
     # --- the end
 
     def finish(self, outputs: Sequence[Tensor], *, overridable: Sequence[str] = ()) -> Case:
@@ -289,11 +308,28 @@ class Builder:
             for tensor in self.initializers
             if self.ir < 4 or tensor.name in overridable
         ]
+        if infos and self.chance(2):
+            infos.append(infos[0])
+        opsets = [helper.make_opsetid("", self.opset)]
+        functions = self._wrap({info.name for info in infos}, opsets)
         graph = GraphProto(
             node=self.nodes, name="g", initializer=self.initializers, input=listed, output=infos
         )
-        opsets = [helper.make_opsetid("", self.opset)]
-        model = helper.make_model(graph, ir_version=self.ir, opset_imports=opsets)
+        domains = {node.domain for node in self.nodes} - {""}
+        imports = [*opsets, *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
+        model = helper.make_model(
+            graph, ir_version=self.ir, opset_imports=imports, functions=functions
+        )
         if self.chance(40):
             model = onnx.shape_inference.infer_shapes(model)
         return Case(model, self.feeds)
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """What a node reads, in its bodies too."""
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                yield from _reads(inner)
+            yield from (output.name for output in attribute.g.output)

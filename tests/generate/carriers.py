@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from onnx import TensorProto
 
 from tests.generate.absorbers import MAX_SIZE, divisors, pointwise, size
@@ -301,8 +302,24 @@ def identity(b: Builder, x: Tensor) -> Tensor:
 def dropout(b: Builder, x: Tensor) -> Tensor:
     if b.opset < 12:
         return b.node("Dropout", [x], x.shape, ratio=b.pick([None, 0.3]))
-    ratio = b.constant(b.normal() * 0 + 0.25, hint="ratio", plain=True)
-    return b.node("Dropout", [x] if b.chance(50) else [x, ratio], x.shape)
+    inputs: list[Tensor | str] = [x]
+    if b.chance(50):
+        inputs.append(b.constant(b.normal() * 0 + 0.25, hint="ratio", plain=True))
+        if b.chance(40):
+            inputs.append(b.hold("training", np.array(False)))
+    return b.node("Dropout", inputs, x.shape)
+
+
+def flatten_by_shape(b: Builder, x: Tensor) -> Tensor | None:
+    """What exporters write for a flatten: the target is computed from the shape."""
+    if x.rank < 2 or b.opset < 10 or any(0 in dim.sizes for dim in x.shape):
+        return None
+    names = [b.fresh(hint) for hint in ("shape", "batch", "target")]
+    x.uses += 1
+    b.append("Shape", [x.name], names[:1])
+    b.append("Gather", [names[0], b.integers([0])], names[1:2])
+    b.append("Concat", [names[1], b.integers([-1])], names[2:], axis=0)
+    return b.node("Reshape", [x, names[2]], (x.shape[0], _product(x.shape[1:])))
 
 
 def there_and_back(b: Builder, x: Tensor) -> Tensor | None:
@@ -317,5 +334,5 @@ def there_and_back(b: Builder, x: Tensor) -> Tensor | None:
 CARRIERS = [
     *[reshape] * 3, flatten, shuffle, *[transpose] * 3, unsqueeze, squeeze, expand, *[concat] * 3,
     *[split] * 2, *[slice_] * 2, gather, gather, depth, depth, shuffle_pixels, identity, dropout,
-    there_and_back,
+    there_and_back, flatten_by_shape,
 ]  # fmt: skip

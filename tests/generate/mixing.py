@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import GraphProto, TensorProto, helper
+from onnx import TensorProto, helper
 
-from tests.generate.absorbers import MAX_SIZE, pointwise, size, spatial
+from tests.generate.absorbers import MAX_SIZE, divisors, pointwise, size, spatial
+from tests.generate.bodies import BODIES
 from tests.generate.builder import Builder, Tensor, static
-from tests.generate.sites import SITES, batchnorm, broadcast, denominator, operand_shape, over
+from tests.generate.sites import batchnorm, broadcast, denominator, operand_shape, over
 
 
 def activation(b: Builder, x: Tensor) -> Tensor:
@@ -54,8 +55,10 @@ def choose_constant(b: Builder, x: Tensor) -> Tensor | None:
 
 
 def recurrent(b: Builder, x: Tensor) -> Tensor | None:
-    """A recurrent layer that reads the sequence."""
-    if x.rank != 3 or not x.has(2) or b.kind != TensorProto.FLOAT or b.opset < 7:
+    """A recurrent layer that reads the sequence, with everything it may have."""
+    if x.rank != 3 or not x.has(2) or b.kind not in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        return None
+    if b.opset < 7 or any(0 in dim.sizes for dim in x.shape):
         return None
     op, gates = b.pick([("RNN", 1), ("GRU", 3), ("LSTM", 4)])
     hidden, features, ways = b.small(1, 3), x.length(2), b.small(1, 2)
@@ -63,12 +66,26 @@ def recurrent(b: Builder, x: Tensor) -> Tensor | None:
         x,
         b.constant(b.normal(ways, gates * hidden, features) * 0.5, hint="w"),
         b.constant(b.normal(ways, gates * hidden, hidden) * 0.5, hint="r"),
+        b.constant(b.normal(ways, 2 * gates * hidden), hint="b") if b.chance(60) else "",
     ]
-    if b.chance(60):
-        inputs.append(b.constant(b.normal(ways, 2 * gates * hidden), hint="b"))
+    if x.has(1) and b.chance(40):
+        state = (ways, x.length(1), hidden)
+        inputs += ["", b.constant(b.normal(*state), hint="h")]
+        if op == "LSTM":
+            inputs.append(b.constant(b.normal(*state), hint="h"))
+    if op == "LSTM" and b.chance(30):
+        inputs += [""] * (7 - len(inputs))
+        inputs.append(b.constant(b.normal(ways, 3 * hidden), hint="p"))
+    while inputs[-1] == "":
+        inputs.pop()
     shape = (x.shape[0], static(ways), x.shape[1], static(hidden))
     direction = "bidirectional" if ways == 2 else b.pick([None, "reverse"])
-    return b.node(op, inputs, shape, hidden_size=hidden, direction=direction)
+    before = b.pick([None, 0, 1]) if op == "GRU" else None
+    clip = 3.0 if b.chance(15) else None
+    return b.node(
+        op, inputs, shape, hidden_size=hidden, direction=direction, linear_before_reset=before,
+        clip=clip,
+    )  # fmt: skip
 
 
 def parts(b: Builder, x: Tensor) -> Tensor | None:
@@ -92,6 +109,8 @@ def wall(b: Builder, x: Tensor) -> Tensor | None:
     """Nothing passes here."""
     if b.chance(20):
         return over(b, x)
+    if b.chance(8) and b.kind == TensorProto.FLOAT and not b.depth:
+        return b.node("QuickGelu", [x], x.shape, domain="com.microsoft")
     op = b.pick(["Sigmoid", "Tanh", "Softmax"])
     if op == "Softmax" and x.rank < 1:
         return None
@@ -109,7 +128,13 @@ def per_sample(b: Builder, x: Tensor) -> Tensor | None:
         return b.node("InstanceNormalization", [x, *given], x.shape, epsilon=0.1)
     if b.opset >= 21 and b.chance(40):
         given = [b.constant(b.normal(count), hint="g"), b.constant(b.normal(count), hint="b")]
-        return b.node("GroupNormalization", [x, *given], x.shape, epsilon=0.1, num_groups=count)
+        return b.node(
+            "GroupNormalization",
+            [x, *given],
+            x.shape,
+            epsilon=0.1,
+            num_groups=b.pick(divisors(count)),
+        )
     axis = b.small(1, x.rank - 1)
     dims = x.shape[axis:]
     if not all(d.known for d in dims):
@@ -172,34 +197,7 @@ def _where(b: Builder, x: Tensor, y: Tensor) -> Tensor:
     return b.node("Where", [name, x, y], shape)
 
 
-def if_(b: Builder, x: Tensor) -> Tensor | None:
-    """Two bodies that capture what there is, x among it, and give the shape of x."""
-    if b.depth or b.kind not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        return None
-    condition = b.add_input((), TensorProto.BOOL, whole=True)
-    graphs: dict[str, GraphProto] = {}
-    for name in ("then_branch", "else_branch"):
-        with b.nested() as (nodes, initializers):
-            value = x
-            for _ in range(b.small(0, 3)):
-                step = b.pick([pointwise, activation, *SITES])(b, value)
-                value = step if step is not None and step.shape == x.shape else value
-            if value is x:
-                value = b.node("Identity", [x], x.shape)
-            value.uses += 1
-            output = helper.make_empty_tensor_value_info(value.name)
-            output.type.tensor_type.elem_type = value.kind
-            for _ in x.shape:
-                output.type.tensor_type.shape.dim.add()
-            graphs[name] = GraphProto(
-                node=nodes, name=name, initializer=initializers, output=[output]
-            )
-    # what the bodies read of the outside counts as read: leaves become outputs of the model
-    x.uses += 1
-    return b.node("If", [condition], x.shape, **graphs)
-
-
 MIXING = [
     *[combine] * 6, *[activation] * 3, clip, choose_constant, prelu, per_sample, recurrent, parts,
-    wall, if_,
+    wall, *BODIES,
 ]  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto
 
 from tests.generate.absorbers import MAX_SIZE, size, spatial
 from tests.generate.builder import Builder, Dim, Tensor, static
@@ -58,12 +57,13 @@ def pool(b: Builder, x: Tensor) -> Tensor | None:
     pads = [0] * 2 * axes
     if b.chance(40):
         pads = [b.small(0, kernel[i % axes] - 1) for i in range(2 * axes)]
-    if any(pads) and b.kind != TensorProto.FLOAT:
-        ceil = None  # the reference evaluator, which runs what is not float, has it wrong
+    apart = b.opset >= (10 if op == "MaxPool" else 19) and b.chance(20)
+    dilations = [b.small(1, 2) if apart else 1 for _ in range(axes)]
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     dims: list[Dim] = []
     for i, dim in enumerate(x.shape[2:]):
         before, both = pads[i], pads[i] + pads[axes + i]
-        found = [_pooled(n, kernel[i], strides[i], before, both, ceil) for n in dim.sizes]
+        found = [_pooled(n, reach[i], strides[i], before, both, ceil) for n in dim.sizes]
         if None in found:
             return None
         dims.append(Dim(tuple(n or 0 for n in found), dim.known))
@@ -71,6 +71,7 @@ def pool(b: Builder, x: Tensor) -> Tensor | None:
     return b.node(
         op, [x], (*x.shape[:2], *dims), kernel_shape=kernel, strides=strides,
         pads=pads if any(pads) or b.chance(30) else None, ceil_mode=ceil, count_include_pad=counted,
+        dilations=dilations if apart else None,
     )  # fmt: skip
 
 
@@ -155,6 +156,8 @@ def resize(b: Builder, x: Tensor) -> Tensor | None:
         return b.node("Upsample" if b.opset == 9 else "Resize", [x, where], dims, mode=mode)
     roi = "" if b.opset >= 13 else _floats(b, [])
     coordinates = b.pick([None, "half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"])
+    if b.opset >= 19 and b.chance(20):
+        coordinates = "half_pixel_symmetric"
     inputs: list[Tensor | str] = [x, roi, where]
     if all(d.known for d in dims) and b.chance(30) and 1.2 not in scales:
         empty = "" if b.opset >= 13 else _floats(b, [])
@@ -162,6 +165,13 @@ def resize(b: Builder, x: Tensor) -> Tensor | None:
     attributes: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
     if mode == "cubic":
         attributes["exclude_outside"] = b.pick([None, 1])
+    if b.opset >= 18 and mode != "nearest" and b.chance(25):
+        attributes["antialias"] = 1
+    if mode == "linear" and b.opset >= 13 and b.chance(10):
+        inputs[1] = _floats(b, [0, 0, -0.25, 0, 1, 1, 1.25, 0.75])
+        attributes |= {
+            "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 1.5
+        }  # fmt: skip
     return b.node("Resize", inputs, dims, **attributes)
 
 

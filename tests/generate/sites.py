@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import TensorProto
 
 from tests.generate.builder import Builder, Dim, Shape, Tensor, static
 
@@ -58,15 +59,31 @@ def batchnorm(b: Builder, x: Tensor) -> Tensor | None:
         var = np.full(count, 0.75)
     epsilon = b.pick([None, None, 0.1, 0.25, 1e-3])
     training = 0 if b.opset >= 14 and b.chance(20) else None
-    parameters = [
+    if b.chance(2):
+        var[0] = -1.0  # what it computes is NaN
+    if b.kind == TensorProto.FLOAT16 and b.chance(4):
+        scale = np.clip(scale * 3e4, -6e4, 6e4)
+    parameters: list[Tensor | str] = [
         b.constant(scale, hint="gamma"),
         b.constant(beta, hint="beta"),
         b.constant(mean, hint="mean"),
         b.constant(var, hint="var"),
     ]
+    if b.chance(3) and not b.depth:
+        parameters[b.small(0, 2)] = b.add_input((x.shape[1],))
+    if b.kind == TensorProto.FLOAT and 14 <= b.opset < 18 and not b.depth and b.chance(4):
+        return _of_the_batch(b, x, parameters, epsilon)
     return b.node(
         "BatchNormalization", [x, *parameters], x.shape, epsilon=epsilon, training_mode=training
     )
+
+
+def _of_the_batch(
+    b: Builder, x: Tensor, parameters: list[Tensor | str], epsilon: float | None
+) -> Tensor:
+    """A normalization in training mode, which takes its statistics from the data."""
+    shapes = [x.shape, (x.shape[1],), (x.shape[1],)]
+    return b.node("BatchNormalization", [x, *parameters], shapes, epsilon=epsilon, training_mode=1)
 
 
 def twice(b: Builder, x: Tensor) -> Tensor | None:
