@@ -2,25 +2,28 @@
 
 An annotation is a line ``::error file=...,title=...::message``, a *workflow command*, that the
 runner takes out of the output of a step. Names out of models cannot become commands of their own:
-percent signs and line breaks are escaped everywhere, colons and commas in properties.
+in an annotation percent signs and line breaks are escaped, in its properties colons and commas
+too; and stderr, which the runner reads as well, has no line that it would take for a command.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
-from bnfold.cli.console import print_warning
+from bnfold.cli.console import print_out, print_warning
 from bnfold.report.render.alerts import ERROR, NOTE, WARNING, Alert, alerts_of, models_of
 from bnfold.report.render.markdown import to_markdown
 from bnfold.report.render.overview import elsewhere, title, verb_of
 from bnfold.report.render.text import readable
 
-__all__ = ["annotate", "annotations_of", "append_summary"]
+__all__ = ["annotate", "annotations_of", "append_summary", "guard_stderr"]
 
 PER_STEP = 10
 """Annotations of one kind that GitHub shows of a step."""
@@ -32,6 +35,7 @@ SUMMARY_BYTES = 1024 * 1024
 """Size from which GitHub refuses the summary of a step."""
 
 _COMMANDS = {ERROR: "error", WARNING: "warning", NOTE: "notice"}
+_COMMAND = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
 _CUT = "\nThe rest is longer than a summary may be.\n"
 
 
@@ -41,14 +45,32 @@ def annotate(report: Mapping[str, Any]) -> None:
     Args:
         report: The object of a run, as ``--json`` prints it.
     """
-    for line in annotations_of(report):
-        click.echo(line)
+    print_out("".join(f"{line}\n" for line in annotations_of(report)))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         try:
             append_summary(Path(summary), to_markdown(report))
         except OSError as error:
             print_warning(f"{summary}: cannot write the summary of the job: {error.strerror}")
+
+
+def guard_stderr() -> None:
+    """Let nothing on stderr, until the end of the program, be a command for the runner."""
+    if not isinstance(sys.stderr, _Inert):
+        sys.stderr = _Inert(sys.stderr.buffer, "utf-8", "backslashreplace", line_buffering=True)
+
+
+class _Inert(io.TextIOWrapper):
+    """A stream on which ``::`` does not begin a line, and ``##[`` is nowhere."""
+
+    def write(self, text: str) -> int:
+        """Write text whose commands are spelled out."""
+        return super().write(_COMMAND.sub(r"\1\\x3a", text).replace("##[", "#\\x23["))
+
+    def __del__(self) -> None:
+        """Leave the stream below open: it was there before."""
+        with contextlib.suppress(ValueError):
+            self.detach()
 
 
 def annotations_of(report: Mapping[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ __all__ = [
     "print_json",
     "print_labelled",
     "print_line",
+    "print_out",
     "print_warning",
     "printable",
 ]
@@ -140,9 +141,14 @@ class Terminal:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object on stdout; a reader that has gone away is no error."""
+    """Print one JSON object on stdout."""
+    print_out(to_json(value))
+
+
+def print_out(text: str) -> None:
+    """Print on stdout, in UTF-8; a reader that has gone away is no error."""
     try:
-        click.echo(to_json(value), nl=False)
+        click.echo(text.encode(), nl=False)
     except BrokenPipeError:  # point stdout elsewhere, or the interpreter complains at its exit
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -234,6 +234,10 @@ def terminal_options(command: Command) -> Command:
                 "--format github and --json both write to stdout; --report FILE.json writes a file."
             )
             raise click.UsageError(message)
+        if terminal.github:
+            from bnfold.cli.annotations import guard_stderr
+
+            guard_stderr()
         return command(terminal=terminal, **arguments)
 
     return _with(

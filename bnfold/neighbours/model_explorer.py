@@ -85,4 +85,4 @@ def _share(difference: float, allowed: float) -> float:
     if difference == 0:
         return 0.0
     share = difference / allowed if allowed > 0 else math.inf
-    return min(share, LARGEST) if math.isfinite(share) else LARGEST
+    return min(float(f"{share:.3g}"), LARGEST) if math.isfinite(share) else LARGEST

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +209,58 @@ def test_a_summary_is_never_longer_than_github_takes(tmp_path: Path) -> None:
     assert set(text.splitlines()) == {
         "ü line of the summary", "", "The rest is longer than a summary may be."
     }  # fmt: skip
+
+
+def test_nothing_on_stderr_is_a_command(tmp_path: Path) -> None:
+    """The runner takes ``::name`` where a line begins, and ``##[name`` anywhere."""
+    model = onnx.load(ROOT / "models" / "digits.onnx")
+    for node, name in zip(
+        model.graph.node, ("::set-output name=a::b", "##[set-output name=a;]b"), strict=False
+    ):
+        node.name = name
+    model.graph.node[1].name = "::stop-commands::x"
+    for name in ("##[add-mask]x.onnx", "::warning::y.onnx"):
+        onnx.save(model, tmp_path / name)
+    command = [sys.executable, "-m", "bnfold", "inspect", "##[add-mask]x.onnx", "::warning::y.onnx"]
+    options = ["##[debug]missing.onnx", "-v", "--up-to-date", "--format", "github"]
+    result = subprocess.run(
+        [*command, *options],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "would fold 3 of 3" in result.stderr
+    assert "##[" not in result.stderr
+    assert not re.search(r"^\s*::", result.stderr, re.MULTILINE)
+    assert [line.split(" ")[0] for line in result.stdout.splitlines()] == ["::error"] * 3
+
+
+def test_names_that_the_terminal_cannot_show(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "models" / "digits.onnx", tmp_path / "モデル.onnx")
+    command = [sys.executable, "-m", "bnfold", "inspect", ".", "--up-to-date", "--format", "github"]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert parse(result.stdout.decode().rstrip())[1]["file"] == "モデル.onnx"
+
+
+def test_a_reader_that_has_gone_is_no_error(digits: Path) -> None:
+    command = [sys.executable, "-m", "bnfold", "inspect", str(digits), "--up-to-date"]
+    with subprocess.Popen(
+        [*command, "--format", "github"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
