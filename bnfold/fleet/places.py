@@ -231,7 +231,8 @@ def _system(url: str) -> tuple[AbstractFileSystem, str]:
             hint="pip install 'bnfold[fleet]'",
         ) from error
     try:
-        system, path = fsspec.url_to_fs(url)
+        # What a listing said may be out of date: others write too.
+        system, path = fsspec.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
         raise _missing(url, error) from error
     return system, path
