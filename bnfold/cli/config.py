@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -125,6 +126,8 @@ def _plain(option: click.Option, value: Any) -> Any:
     """Return a value as JSON has it."""
     if option.type in {SHAPE, DIMENSION}:
         return dict(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, tuple):
         return [os.fspath(item) if isinstance(item, os.PathLike) else item for item in value]
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -145,8 +146,22 @@ class _Tolerances(_File):
         return value if isinstance(value, Mapping) else super().convert(value, param, ctx)
 
     def from_table(self, table: dict[str, Any]) -> dict[str, Any]:
-        """Return the tolerances themselves; the check says what is wrong with them."""
+        """Return the tolerances themselves.
+
+        Raises:
+            ValueError: They are none; which outputs there are, the check knows.
+        """
+        for output, rule in table.items():
+            keys = set(rule) if isinstance(rule, dict) else set()
+            if keys != {"rtol", "atol"} or not all(map(_is_tolerance, rule.values())):
+                raise ValueError(f"'{output}' is not such as {{ rtol = 1e-3, atol = 1e-5 }}")
         return table
+
+
+def _is_tolerance(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value < math.inf
 
 
 def _is_size(text: str) -> bool:

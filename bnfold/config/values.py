@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -66,9 +67,11 @@ def _prepared(option: click.Option, value: object, folder: str) -> Any:
 
 def _single(option: click.Option, value: object, folder: str) -> object:
     kind, expected = _kind(option)
+    several = " (or a list)" if option.multiple else ""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        several = " (or a list)" if option.multiple else ""
         raise ValueError(f"{expected}{several} is expected, not {_said(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{expected}{several} is expected, not {value}")
     if not isinstance(value, str):
         return value
     if "\0" in value:

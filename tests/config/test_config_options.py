@@ -267,6 +267,18 @@ REFUSED: dict[str, tuple[str, str, str]] = {
     ),
     "models that are no table": ("models = 3", "[models]: is not a table", "resnet"),
     "a model that is no table": ("models.x = 3", '[models."x"]: is not a table', "resnet"),
+    "no number": ("timeout = nan", "timeout: a number is expected, not nan", "--timeout"),
+    "tolerances without one": (
+        "tolerances = {y = {rtol = 1}}",
+        "tolerances: 'y' is not such as { rtol = 1e-3, atol = 1e-5 }",
+        "--tolerances",
+    ),
+    "a rule that is a number": ("tolerances = {y = 1}", "'y' is not such as", "--tolerances"),
+    "a rule that is a date": (
+        "tolerances = {y = {rtol = 1, atol = 2020-01-01}}",
+        "'y' is not such as",
+        "--tolerances",
+    ),
     "NUL": ('data = "a\\u0000b"', "data: text without NUL", "--data"),
 }
 
@@ -317,12 +329,13 @@ def test_the_environment(run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("BNFOLD_DATA", "a b.npz:c.npz")
     monkeypatch.setenv("BNFOLD_INPUT", "x:1x2")
     monkeypatch.setenv("BNFOLD_SEED", "")
+    monkeypatch.setenv("BNFOLD_TIMEOUT", "inf")
     found = values(run, "--verb", "optimize")["optimize"]
     assert found["keep"] == ["/bn1*", "/bn2*"]
     assert found["check"] is False
     assert found["data"] == ["a b.npz", "c.npz"]
     assert found["input"] == {"x": [1, 2]}
-    assert found["seed"] == 0
+    assert (found["seed"], found["timeout"]) == (0, "inf")
     assert json.loads(run("optimize", digits, "--json").stdout)["summary"]["folded"] == 1
 
 
