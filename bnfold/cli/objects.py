@@ -35,8 +35,11 @@ def _fold_of(error: BnfoldError) -> FoldReport | None:
 def error_parts(error: BnfoldError) -> dict[str, Any]:
     """Return what an object says about an error: ``error``, and what was known by then."""
     fold = _fold_of(error)
+    known = {} if fold is None else fold.to_dict()
+    for key in ("model", "output"):  # the caller's own: a fold may have been of a temporary file
+        known.pop(key, None)
     return {
-        **({} if fold is None else fold.to_dict()),
+        **known,
         "error": {
             "kind": type(error).__name__,
             "message": error.message,

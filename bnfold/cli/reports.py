@@ -153,6 +153,19 @@ def _explained(file: Path) -> Iterator[None]:
         ) from error
 
 
+def _quoted(argument: str) -> str:
+    """Return an argument as a shell takes it; what cannot be printed as bash spells it out."""
+    if argument.isprintable():
+        return shlex.quote(argument)
+    escaped = "".join(
+        char
+        if char.isprintable() and char not in "\\'"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        for char in argument
+    )
+    return f"$'{escaped}'"
+
+
 def _run(exit_code: int) -> dict[str, Any]:
     """Return how the report came about."""
     from bnfold.environment import environment
@@ -162,7 +175,7 @@ def _run(exit_code: int) -> dict[str, Any]:
     now = dt.datetime.now(dt.UTC)
     return {
         "verb": context.info_name,
-        "command": shlex.join(["bnfold", *arguments]),
+        "command": " ".join(map(_quoted, ("bnfold", *arguments))),
         "exit_code": exit_code,
         "date": now.isoformat(timespec="seconds"),
         "environment": environment(),

@@ -229,7 +229,7 @@ def _at_home(
         shutil.move(feed, kept)
         hint = hint.replace(str(feed), str(kept))
     message = error.message.replace(str(folded.with_name("unfolded.onnx")), source)
-    return NotEquivalentError(message, hint=hint, checks=error.checks)
+    return NotEquivalentError(message, hint=hint, checks=error.checks, report=error.report)
 
 
 def _differs(source: str, check: Any, checks: Any) -> NotEquivalentError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shlex
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -189,6 +191,20 @@ def test_a_link_is_written_through(run: Run, digits: Path) -> None:
     assert run("inspect", digits, "--report", link, "--report", link).exit_code == 0
     assert link.is_symlink()
     assert real.read_text(encoding="utf-8").startswith("## ")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize("name", ["a b", "it's", "$(ls)", "-", "ü", "a\nb\tc", "a\\b\n'"])
+def test_the_command_is_quoted_for_a_shell(run: Run, digits: Path, name: str) -> None:
+    model = digits.rename(digits.with_name(f"{name}.onnx"))
+    result = run("inspect", model, "--json")
+    command = json.loads(result.stdout)["run"]["command"].removeprefix("bnfold ")
+    echoed = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {command}"],  # noqa: S607
+        capture_output=True,
+        check=True,
+    )
+    assert echoed.stdout.decode().split("\0")[:-1] == ["inspect", str(model), "--json"]
 
 
 def test_beside_the_work_and_in_upper_case(

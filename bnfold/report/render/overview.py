@@ -21,7 +21,7 @@ def title(model: Mapping[str, Any]) -> str:
     """Return what the object of one model is about."""
     if "reference" in model:
         return f"{model['reference']} and {model['candidate']}"
-    if "speeds" in model:
+    if model.get("models"):
         return " and ".join(dict.fromkeys(map(str, model["models"])))
     return model.get("model") or "model"
 
