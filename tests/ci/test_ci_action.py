@@ -120,6 +120,13 @@ def test_nothing_in_an_input_is_run(folder: Path, name: str) -> None:
     assert not (folder / "owned").exists()
 
 
+def test_modules_of_the_repository_are_not_run(folder: Path) -> None:
+    for name in ("bnfold", "onnx", "pip"):
+        (folder / f"{name}.py").write_text("raise SystemExit('owned')\n", encoding="utf-8")
+    result = run_step("Run bnfold", folder, models="models/deep", args="--quiet")
+    assert result.returncode == 0, result.stderr
+
+
 def test_bad_inputs_are_told(folder: Path) -> None:
     result = run_step("Run bnfold", folder, command="bench", models="models")
     assert result.returncode == 2
@@ -149,4 +156,4 @@ def test_what_is_installed(tmp_path: Path, version: str, requirement: str) -> No
         text=True,
         check=True,
     )
-    assert result.stdout.splitlines() == ["-m", "pip", "install", requirement]
+    assert result.stdout.splitlines() == ["-P", "-m", "pip", "install", requirement]
