@@ -11,7 +11,15 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from bnfold.graph.evaluators import EVALUATORS, FLOATS, Constant, Evaluator, cast, expand
+from bnfold.graph.evaluators import (
+    EVALUATORS,
+    FLOATS,
+    MAX_COMPUTED,
+    Constant,
+    Evaluator,
+    cast,
+    expand,
+)
 from bnfold.graph.index import Graph, Node, Value
 from bnfold.store import TensorStore
 
@@ -32,6 +40,7 @@ class Constants:
         self._graph = graph
         self._tensors = tensors
         self._known: dict[Value, Constant | None] = {}
+        self._left = MAX_COMPUTED
 
     def is_overridable(self, value: Value) -> bool:
         """True if a caller may replace this initializer at run time."""
@@ -53,8 +62,20 @@ class Constants:
         if value not in self._known:
             if depth == 0:
                 return None
-            self._known[value] = self._evaluate(value, depth - 1)
+            found = self._evaluate(value, depth - 1)
+            self._known[value] = found if found is None or self._affords(value, found) else None
         return self._known[value]
+
+    def _affords(self, value: Value, found: Constant) -> bool:
+        """Whether what was computed so far is in proportion to what is stored."""
+        size = found.data.size
+        if value.tensor is not None or (value.producer and value.producer.op == "Constant"):
+            self._left += _COMPUTED_PER_STORED * size
+            return True
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
 
     def _evaluate(self, value: Value, depth: int) -> Constant | None:
         if value.tensor is not None:
@@ -106,6 +127,9 @@ class Constants:
         return None if proto is None or not proto.HasField("t") else self._stored(proto.t)
 
 
+_COMPUTED_PER_STORED = 16
+"""How often the elements of a stored tensor may appear in expressions, views mostly."""
+
 _ONNX = ("", "ai.onnx")
 _SCALARS = (
     ("value_float", TensorProto.FLOAT, np.float32),
@@ -119,7 +143,7 @@ def _guarded(evaluate: Evaluator, node: Node, inputs: list[Constant]) -> Constan
     try:
         with np.errstate(all="ignore"):
             return evaluate(node, inputs)
-    except (ValueError, IndexError, TypeError, OverflowError):
+    except (ValueError, IndexError, TypeError, OverflowError, MemoryError):
         return None  # an expression that is not legal has no value
 
 

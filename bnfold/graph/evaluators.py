@@ -21,7 +21,16 @@ from bnfold.affine import Float64
 from bnfold.graph.index import Node
 from bnfold.lazy import Scaled, Unrounded, round_to
 
-__all__ = ["EVALUATORS", "FLOATS", "Constant", "Evaluator", "cast", "expand", "slice_of"]
+__all__ = [
+    "EVALUATORS",
+    "FLOATS",
+    "MAX_COMPUTED",
+    "Constant",
+    "Evaluator",
+    "cast",
+    "expand",
+    "slice_of",
+]
 
 FLOATS: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT: np.dtype(np.float32),
@@ -29,7 +38,9 @@ FLOATS: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.BFLOAT16: onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16),
 }
-MAX_COMPUTED = 1 << 26
+MAX_COMPUTED = 1 << 24
+"""Elements that may be computed beyond those that are stored: an expression of a few bytes can
+describe terabytes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +152,10 @@ def _flatten(node: Node, data: NDArray[Any], _: list[Constant]) -> NDArray[Any]:
 
 
 def _gather(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
-    indices = rest[0].data.astype(np.int64)
-    return np.asarray(np.take(data, indices, axis=node.attribute("axis", 0)))
+    axis, places = node.attribute("axis", 0), rest[0].data
+    if data.size // max(data.shape[axis], 1) * places.size > MAX_COMPUTED + data.size:
+        raise ValueError("too many elements")
+    return np.asarray(np.take(data, places.astype(np.int64), axis=axis))
 
 
 def _slice(node: Node, data: NDArray[Any], rest: list[Constant]) -> NDArray[Any]:
@@ -170,6 +183,9 @@ def slice_of(start: int, end: int, step: int, length: int) -> slice:
 
 def _concat(node: Node, inputs: list[Constant]) -> Constant | None:
     if any(part.any_shape or part.scale is not None for part in inputs):
+        return None
+    different = {id(part): part.data.size for part in inputs}
+    if sum(part.data.size for part in inputs) > MAX_COMPUTED + sum(different.values()):
         return None
     axis = node.attribute("axis", 1)
     return Constant(inputs[0].elem_type, np.concatenate([part.data for part in inputs], axis))

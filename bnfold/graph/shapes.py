@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
 from bnfold.affine import Affine, Float64
 from bnfold.graph.index import Graph, Scope, Value
@@ -23,6 +23,16 @@ __all__ = ["Dims", "broadcast", "infer", "joint", "reshape"]
 
 Dims = tuple[int | str, ...]
 Group = tuple[range, range]
+
+MAX_LENGTH = 1 << 22
+"""Longest axis that counts as known: arrays of that length are made for an affine along it."""
+
+MAX_PROPAGATED = 1 << 12
+"""Most elements of a shape that inference is left to compute with."""
+
+_ARITHMETIC = {"Add", "Sub", "Mul"}
+_SHAPES = {"Shape": 64, "Size": 1}
+_KEEP_LENGTH = {"Cast", "Identity", "Squeeze", "Unsqueeze", "Slice"}
 
 
 def infer(graph: Graph) -> None:
@@ -35,6 +45,7 @@ def infer(graph: Graph) -> None:
             if not dim.HasField("dim_value") and not dim.dim_param:
                 dim.dim_param = next(unknown)
     _help(copy.graph, {})
+    _bound(copy)
     try:
         inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
     except Exception:  # noqa: BLE001 - whatever inference dislikes only costs knowledge
@@ -70,6 +81,64 @@ def _help(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
                         inner.initializer.add().CopyFrom(known[name])
                         inner.initializer[-1].name = name
                 _help(inner, known)
+
+
+def _bound(model: ModelProto) -> None:
+    """Keep inference from computing with long vectors, in its own copy of the graph.
+
+    It computes the values of shapes element by element, and takes every Add, Sub, Mul and Concat
+    for a computation of shapes: of a vector of 2^40 elements, which is easily declared, too.
+    """
+    for function in model.functions:
+        _bound_nodes(function.node, {})
+    _bound_graph(model.graph, {})
+
+
+def _bound_graph(graph: GraphProto, outer: dict[str, int]) -> None:
+    lengths = dict(outer)
+    for tensor in graph.initializer:
+        if len(tensor.dims) < 2:
+            lengths[tensor.name] = math.prod(tensor.dims)
+    _bound_nodes(graph.node, lengths)
+
+
+def _bound_nodes(nodes: Any, lengths: dict[str, int]) -> None:
+    """Replace what would compute with more than a shape can have by what only has its type.
+
+    Args:
+        nodes: In the order of the file.
+        lengths: At most how many elements a value has, for those that may be shapes; extended.
+    """
+    for node in nodes:
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _bound_graph(inner, lengths)
+        length = _longest(node, lengths)
+        if length is not None and length <= MAX_PROPAGATED:
+            lengths.update(dict.fromkeys(node.output, length))
+        elif node.op_type in _ARITHMETIC:
+            node.op_type = "Div"  # the same types, and no values
+        elif node.op_type == "Concat" and length is not None:
+            node.op_type = "Identity"
+            del node.input[:], node.attribute[:]
+
+
+def _longest(node: NodeProto, lengths: dict[str, int]) -> int | None:
+    """How many elements the result has at most, or None where it is no computation of shapes."""
+    if node.op_type in _SHAPES:
+        return _SHAPES[node.op_type]
+    if node.op_type == "Constant":
+        tensor = node.attribute[0].t if node.attribute else TensorProto()
+        return math.prod(tensor.dims) if len(tensor.dims) < 2 else None
+    known = [lengths.get(name) for name in node.input]
+    if node.op_type in _KEEP_LENGTH:
+        return known[0] if known else None
+    if node.op_type == "Gather" and len(known) == 2 and known[0] is not None:
+        return known[1]
+    parts = [length for length in known if length is not None]
+    if len(parts) < len(known) or node.op_type not in _ARITHMETIC | {"Concat"}:
+        return None
+    return sum(parts) if node.op_type == "Concat" else max(parts, default=None)
 
 
 def _channels(scope: Scope) -> Iterator[tuple[str, int]]:
@@ -133,7 +202,7 @@ def _read_type(value: Value, kind: TypeProto, unknown: Iterator[str]) -> None:
 
 def _dim(dim: Any) -> int | str | None:
     if dim.HasField("dim_value"):
-        return int(dim.dim_value) if dim.dim_value >= 0 else None
+        return int(dim.dim_value) if 0 <= dim.dim_value <= MAX_LENGTH else None
     return str(dim.dim_param) or None
 
 

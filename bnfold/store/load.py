@@ -13,6 +13,7 @@ from bnfold.errors import ModelError
 from bnfold.store import wire
 from bnfold.store.dtypes import describe, payload_nbytes, quoted, text_of
 from bnfold.store.files import MAX_MODEL_BYTES, RELEASE, DataFile, FileRange, identify
+from bnfold.store.limits import require_sane
 from bnfold.store.tensors import THRESHOLD, Record, TensorStore, iter_tensors
 
 __all__ = ["LoadedModel", "external_locations", "from_bytes", "load"]
@@ -110,6 +111,7 @@ def _load(file: DataFile, label: str, path: Path | None, directory: Path | None)
     store = TensorStore(label)
     store.touch(file)
     proto = _skeleton(file, store)
+    require_sane(proto, label)
     opener = _External(label, path, directory, store)
     for tensor in iter_tensors(proto):
         _settle(tensor, store, opener)
