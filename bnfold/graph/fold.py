@@ -92,7 +92,7 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
         inlined = inline(original, in_functions)
         if inlined is not None:
             others, _ = _fold_graph(inlined, model.tensors, options)
-            if sum(v.folded for v in _sites(others)) > sum(v.folded for v in _sites(verdicts)):
+            if _progress(others) > _progress(verdicts):
                 model.proto.CopyFrom(inlined)
                 verdicts, changed = others, True
     if changed:
@@ -128,6 +128,12 @@ def _fold_graph(
 
 def _sites(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return [verdict for verdict in verdicts if verdict.kind != BRANCH]
+
+
+def _progress(verdicts: Iterable[Verdict]) -> tuple[int, int]:
+    """How much has been folded; of equals, that is more of which less is left."""
+    folded = [verdict.folded for verdict in _sites(verdicts)]
+    return sum(folded), -folded.count(False)
 
 
 def _copy(proto: ModelProto) -> ModelProto:

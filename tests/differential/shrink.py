@@ -73,7 +73,7 @@ def _smaller(case: Case) -> Iterator[Case]:
             target = model.graph.node[index]
             target.attribute.remove(attribute)
             yield Case(model, case.feeds)
-        if len(node.input) > 2:
+        if len(node.input) > 2 and not node.domain:
             model = _copy(case.model)
             del model.graph.node[index].input[-1]
             yield _pruned(Case(model, case.feeds))
