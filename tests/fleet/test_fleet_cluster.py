@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import dask
 import pytest
 from click.testing import Result
 from distributed import Client, LocalCluster
@@ -21,34 +23,11 @@ from bnfold.errors import ProviderError
 from bnfold.fleet import cluster as fleet_cluster
 from bnfold.fleet.cluster import run_on_cluster
 from bnfold.fleet.task import FoldTask
-from tests.fleet.zoo import SIMPLIFIER, assert_folded, files, make_model, make_zoo
+from tests.fleet.zoo import assert_folded, files, make_model, make_zoo
 
 Run = Callable[..., Result]
+PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text(encoding="utf-8")
 OPTIONS = {"check": False, "keep": (), "simplify": True}
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Two workers with two threads each, whose onnxsim harms its process on request."""
-    modules = tmp_path_factory.mktemp("modules")
-    (modules / "onnxsim.py").write_text(SIMPLIFIER)
-    sys.path.insert(0, str(modules))
-    once = {"distributed.scheduler.allowed-failures": 1}
-    try:
-        with (
-            dask.config.set(once),
-            LocalCluster(
-                n_workers=2,
-                threads_per_worker=2,
-                processes=True,
-                dashboard_address=":0",
-                local_directory=str(tmp_path_factory.mktemp("workers")),
-                silence_logs=60,
-            ) as running,
-        ):
-            yield running
-    finally:
-        sys.path.remove(str(modules))
 
 
 def workers(cluster: LocalCluster) -> dict[str, int]:
@@ -233,3 +212,21 @@ def test_ctrl_c(cluster: LocalCluster, tmp_path: Path) -> None:
     assert "1 written, 1 interrupted" in stderr
     assert "Traceback" not in stderr
     assert files(out) == {"a.onnx"}
+
+
+def test_the_commands_of_the_documentation(
+    run: Run, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "zoo" / "a" / "b.onnx", external=True)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    commands = "".join(blocks).splitlines()
+    assert len(commands) == 4
+    for command in commands:
+        if "--scheduler" in command:
+            shutil.rmtree(tmp_path / "folded")
+        here = command.replace("tcp://127.0.0.1:8786", cluster.scheduler_address)
+        result = run(*shlex.split(here)[1:])
+        assert result.exit_code == 0, (command, result.stderr)
+        assert ("1 up to date" in result.stderr) == (command == commands[2])
+    assert_folded(tmp_path / "folded" / "a" / "b.onnx")
