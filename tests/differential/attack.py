@@ -106,18 +106,21 @@ def _compare(case: Case, result: ModelProto) -> tuple[str, ...]:
     outputs = [info.name for info in case.model.graph.output]
     tolerance = max(TOLERANCE[kind] for kind in _kinds(case.model))
     opinions: list[str] = []
+    tame = [True] * len(case.feeds)
     for name, evaluator in (("float64", float64_values), ("runtime", runtime_outputs)):
         reference = _attempt(evaluator, case)
         if reference is None:
             continue
         run = evaluator(result)
         allowed = max(tolerance, TOLERANCE[TensorProto.FLOAT]) if name == "runtime" else tolerance
-        for feeds, expected in zip(case.feeds, reference, strict=True):
-            if name == "runtime" and any(not array.size for array in feeds.values()):
-                continue  # of nothing, ONNX Runtime pads and convolves memory that is not set
+        for feeds, expected, finite in zip(case.feeds, reference, tame, strict=True):
+            if name == "runtime" and not (finite and all(array.size for array in feeds.values())):
+                continue  # of NaN or of nothing, ONNX Runtime makes numbers that mean nothing
             found = run(feeds)
             for tensor in (*outputs, *_shared(case.model, result, expected, found)):
                 _close(f"{name} {tensor}", expected[tensor], found[tensor], allowed)
+        if name == "float64":
+            tame = [all(np.isfinite(v).all() for v in each.values()) for each in reference]
         opinions.append(name)
     return tuple(opinions)
 
