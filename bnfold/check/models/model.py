@@ -98,6 +98,11 @@ class Model:
         return proto
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the model and its external data."""
+        return self.skeleton.size
+
+    @property
     def graph(self) -> onnx.GraphProto:
         """The main graph; what its large tensors hold is for :meth:`values` to say."""
         return self.skeleton.proto.graph

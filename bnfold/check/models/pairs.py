@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bnfold.check.models.model import Array, Model
 from bnfold.check.runtimes.installed import runtime_name
 from bnfold.check.runtimes.providers import CPU, provider_name
+from bnfold.check.runtimes.resident import LARGE, RenewedRunner, Residents
 from bnfold.check.runtimes.sessions import (
     REFERENCE_EVALUATOR,
     UNOPTIMIZED,
@@ -35,6 +36,7 @@ class Pair:
         truth: The reference at the first level, ready to run.
         deployment: The optimization level at which the models will be deployed.
         refusal: Why the runtime does not run the reference, so that the evaluator does; or None.
+        residents: The sessions of models that are too large for one session beside the other.
     """
 
     reference: Model
@@ -43,6 +45,7 @@ class Pair:
     truth: Runner
     deployment: str
     refusal: str | None = None
+    residents: Residents = field(default_factory=Residents, repr=False)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -54,7 +57,7 @@ class Pair:
     @property
     def nodes(self) -> dict[str, int] | None:
         """Number of nodes of the reference by provider, or None where it is not known."""
-        return self.truth.nodes if isinstance(self.truth, OrtRunner) else None
+        return self.truth.nodes if isinstance(self.truth, OrtRunner | RenewedRunner) else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -81,7 +84,19 @@ class Pair:
                 if why is not None:
                     raise RunError(f"it is not a valid model: {why}")
             return ReferenceRunner(model, overrides)
-        return OrtRunner(model, self.provider, level, overrides)
+        return _runner(self.residents, model, self.provider, level, overrides)
+
+
+def _runner(
+    residents: Residents,
+    model: Model,
+    provider: str,
+    level: str,
+    overrides: Mapping[str, Array] | None = None,
+) -> OrtRunner | RenewedRunner:
+    if model.nbytes >= LARGE:
+        return RenewedRunner(residents, model, provider, level, overrides)
+    return OrtRunner(model, provider, level, overrides)
 
 
 def open_pair(reference: Model, candidate: Model, provider: str, deployment: str) -> Pair:
@@ -96,9 +111,10 @@ def open_pair(reference: Model, candidate: Model, provider: str, deployment: str
     Raises:
         ModelError: Neither of the two runs the reference.
     """
+    residents = Residents()
     try:
-        truth = OrtRunner(reference, provider, UNOPTIMIZED)
-        return Pair(reference, candidate, provider, truth, deployment)
+        truth = _runner(residents, reference, provider, UNOPTIMIZED)
+        return Pair(reference, candidate, provider, truth, deployment, residents=residents)
     except RunError as error:
         if provider_name(provider) != CPU:
             raise ProviderError(
