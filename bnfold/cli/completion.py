@@ -6,13 +6,17 @@ itself, models for example, are quoted by the shell, and a folder leads on to wh
 
 from __future__ import annotations
 
+import os
+
 import click
 from click.shell_completion import (
     BashComplete,
+    CompletionItem,
     FishComplete,
     ZshComplete,
     add_completion_class,
     get_completion_class,
+    split_arg_string,
 )
 
 from bnfold.cli.program import COMPLETION_VARIABLE
@@ -22,7 +26,7 @@ __all__ = ["completion"]
 # The scripts are formatted with %; the type of a path is `bnfold.cli.types.PATH_COMPLETION`.
 _BASH = """\
 %(complete_func)s() {
-    local IFS=$'\\n' line
+    local line
     COMPREPLY=()
     while IFS= read -r line; do
         case $line in
@@ -31,8 +35,7 @@ _BASH = """\
             path,*) compopt -o filenames; COMPREPLY+=("${line#*,}") ;;
             plain,*) COMPREPLY+=("${line#*,}") ;;
         esac
-    done < <(COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD \
-%(complete_var)s=bash_complete "$1" 2>/dev/null)
+    done < <(COMP_WORDS="${COMP_LINE:0:COMP_POINT}" %(complete_var)s=bash_complete "$1" 2>/dev/null)
 }
 
 complete -o nosort -F %(complete_func)s %(prog_name)s
@@ -99,9 +102,18 @@ class _Bash(BashComplete):
     source_template = _BASH
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the incomplete one, and that one."""
-        words, incomplete = super().get_completion_args()
-        return [word for word in words if word != "="], incomplete  # bash splits --level=basic
+        """Return the words before the incomplete one, and that one, from the line itself."""
+        # Bash's own words are split at colons too. A letter shows whether a new one has begun.
+        _, *words, last = split_arg_string(os.environ["COMP_WORDS"] + "x")
+        return words, last[:-1]
+
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """Return completions without what bash takes for a word of its own."""
+        found = super().get_completions(args, incomplete)
+        start = incomplete[: max(map(incomplete.rfind, ":=")) + 1]
+        for item in found:
+            item.value = item.value.removeprefix(start)
+        return found
 
 
 @add_completion_class

@@ -26,6 +26,7 @@ def place(tmp_path: Path) -> Path:
     """A folder with models and other files, and a `bnfold` that is on the path."""
     for name in ("résumé net.onnx", "other.onnx", "notes.txt", "loader.py", "mix's (1).onnx"):
         (tmp_path / name).touch()
+    (tmp_path / "with=:colon.onnx").touch()
     (tmp_path / "other\n.onnx").touch()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/other\xff.onnx")).touch()
     (tmp_path / "deep folder").mkdir()
@@ -98,6 +99,12 @@ LINES = {
     "check --tolerances not\t": ["check", "--tolerances", "notes.txt"],
     "check --data-loader loa\t": ["check", "--data-loader", "loader.py"],
     "completion f\t": ["completion", "fish"],
+    "inspect 'dee\tin\t": ["inspect", "deep folder/inner.onnx"],
+    'inspect "rés\t': ["inspect", "résumé net.onnx"],
+    "inspect ./oth\t": ["inspect", "./other.onnx"],
+    "check --dim N=1 a:b oth\t": ["check", "--dim", "N=1", "a:b", "other.onnx"],
+    "check --level=bas\tother.onnx oth\t": ["check", "--level=basic", "other.onnx", "other.onnx"],
+    "inspect with=:co\t": ["inspect", "with=:colon.onnx"],
 }
 
 
@@ -115,7 +122,14 @@ FISH = {
     "bnfold check --level ext": ["extended"],
     "bnfold check --level=ext": ["--level=extended"],
     "bnfold optimize --provider cu": ["cuda"],
-    "bnfold inspect ": ["bin/", "deep folder/", "mix's (1).onnx", "other.onnx", "résumé net.onnx"],
+    "bnfold inspect ": [
+        "bin/",
+        "deep folder/",
+        "mix's (1).onnx",
+        "other.onnx",
+        "résumé net.onnx",
+        "with=:colon.onnx",
+    ],
     "bnfold inspect 'deep folder/": ["deep folder/inner.onnx"],
     "bnfold check --tolerances not": ["notes.txt"],
     "bnfold check --tolerances=not": ["--tolerances=notes.txt"],
@@ -150,15 +164,13 @@ def test_completing_imports_nothing_heavy(place: Path, line: str) -> None:
         "finally:\n"
         f"    print('loaded:', sorted(set({heavy!r}) & set(sys.modules)))\n"
     )
-    words = f"bnfold {line}".split(" ")
-    asked = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
         cwd=place,
-        env={**os.environ, **asked, "_BNFOLD_COMPLETE": "bash_complete"},
+        env={**os.environ, "COMP_WORDS": f"bnfold {line}", "_BNFOLD_COMPLETE": "bash_complete"},
     )
     *offered, loaded = result.stdout.splitlines()
     assert offered
