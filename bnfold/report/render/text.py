@@ -33,7 +33,9 @@ def readable(value: Any) -> Any:
 
 def number(value: float | None) -> str:
     """Return a measured number with two digits; JSON has null for what is not finite."""
-    return "not finite" if value is None else f"{value:.2g}"
+    if value is None:
+        return "not finite"
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.2g}"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:

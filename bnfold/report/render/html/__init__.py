@@ -22,6 +22,9 @@ from bnfold.report.render.text import counted, number, provider_name, readable, 
 
 __all__ = ["to_html"]
 
+MANY = 1000
+"""Of more sites or models than this, the browser lays out those alone that are seen."""
+
 _HERE = Path(__file__).parent / "templates"
 
 
@@ -45,6 +48,7 @@ def _environment(page: Page) -> Environment:
     )
     style, script = (_HERE.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     environment.globals.update(
+        MANY=MANY,
         plots=plots,
         meanings={reason.value: meaning for reason, meaning in REASONS.items()},
         # Both are files of this package, and have no end tag in them.
