@@ -41,8 +41,23 @@ def test_minimum_is_reached(name: str, exporter: str, tmp_path: Path) -> None:
     assert len([v for v in report.kept if v.kind == "BatchNormalization"]) == left
     if name == "hand-written":
         assert not ARITHMETIC & set(operators)
+    assert_names(onnx.load(source, load_external_data=False), model.proto)
     for verdict in check(source, target, seed=1):
         assert verdict.equivalent, verdict
+
+
+def assert_names(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+    """No name is empty or there twice, and a new one stands beside what it came from."""
+    nodes = [node.name for node in after.graph.node]
+    values = [output for node in after.graph.node for output in node.output if output]
+    values += [tensor.name for tensor in after.graph.initializer]
+    for names in (nodes, values):
+        assert all(names)
+        assert len(set(names)) == len(names)
+    known = {node.name for node in before.graph.node}
+    known |= {name for node in before.graph.node for name in (*node.input, *node.output)}
+    for new in {*nodes, *values} - known:
+        assert any(old and new.startswith(f"{old}_") for old in known), new
 
 
 @pytest.mark.parametrize("name", ["resnet", "levit", "hand-written"])
