@@ -196,11 +196,6 @@ class Affine:
         zero = np.zeros((1,) * self.rank)
         return Affine(self.scale, zero, zero)
 
-    def translation(self) -> Affine:
-        """The shift alone: scale 1, same offset."""
-        one = np.ones((1,) * self.rank)
-        return Affine(one, self.offset, one * 0.0)
-
     # --- along with the tensor
 
     def map(self, change: Callable[[Float64], Float64]) -> Affine:

@@ -32,6 +32,68 @@ def test_batchnorm_without_a_deviation_is_not_finite(var: float) -> None:
     assert not Affine.from_batchnorm([1.0], [0.0], [0.0], [var], 0.0, rank=2).finite
 
 
+def test_parameters_of_a_narrow_type_are_computed_with_in_float64() -> None:
+    vectors = [np.array([value], np.float32) for value in (0.1, 0.2, 1e4, 0.3)]
+    gamma, beta, mean, var = (float(vector[0]) for vector in vectors)
+    affine = Affine.from_batchnorm(*vectors, 1e-5, rank=2)
+    assert affine.apply(np.array([[3.0]])).item() == (
+        (3.0 - mean) * (gamma / np.sqrt(var + 1e-5)) + beta
+    )
+    built = Affine.of(*(vector.reshape(1, 1) for vector in vectors[:3]))
+    assert {a.dtype for a in (built.scale, built.shift, built.center)} == {np.dtype(np.float64)}
+    assert built.apply(np.array([[2]], np.float16)).item() == (2.0 - mean) * gamma + beta
+
+
+def test_a_variance_below_epsilon_has_a_deviation() -> None:
+    affine = Affine.from_batchnorm([2.0], [0.0], [0.0], [1e-7], 1e-3, rank=2)
+    assert affine.scale.item() == 2.0 / np.sqrt(1e-7 + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"), [((2.0, 1.0), True), ((2.0, 0.0), False), ((3.0, 1.0), False)]
+)
+def test_same_as_compares_scale_and_offset(other: tuple[float, float], same: bool) -> None:
+    one = Affine.of([[2.0]], [[3.0]], [[1.0]])
+    assert one.same_as(Affine.of([[other[0]]], [[other[1]]])) is same
+
+
+IDLE = (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ([IDLE, (2.0, 3.0)], [(4.0, 5.0), IDLE], [(4.0, 5.0), (2.0, 3.0)]),
+        ([(2.0, 3.0), IDLE], [(2.0, 3.0), (4.0, 5.0)], [(2.0, 3.0), (4.0, 5.0)]),
+        ([(2.0, 3.0)], [(2.0, 3.0)], [(2.0, 3.0)]),
+        ([(2.0, 3.0), IDLE], [(2.0, 4.0), IDLE], None),
+        ([(2.0, 3.0), IDLE], [(4.0, 3.0), IDLE], None),
+        ([(1.0, 3.0)], [(1.0, 4.0)], None),
+        ([(2.0, 0.0)], [(3.0, 0.0)], None),
+        ([(1.0, 3.0)], [(2.0, 0.0)], None),
+        ([(2.0, 0.0)], [(1.0, 3.0)], None),
+        ([(2.0, 3.0), IDLE], [(2.0, 3.0), IDLE, IDLE], None),
+    ],
+)
+def test_merged_takes_what_is_not_the_identity(
+    one: list[tuple[float, float]],
+    other: list[tuple[float, float]],
+    both: list[tuple[float, float]] | None,
+) -> None:
+    first, second = (Affine.of(*np.array([each]).transpose(2, 0, 1)) for each in (one, other))
+    merged = first.merged(second)
+    if both is None:
+        assert merged is None
+    else:
+        assert merged is not None
+        assert merged.same_as(Affine.of(*np.array([both]).transpose(2, 0, 1)))
+
+
+def test_two_equal_elements_are_stored_as_one() -> None:
+    assert Affine.of([[2.0, 2.0]], [[0.0, 0.0]]).is_uniform
+    assert Affine.of([[2.0, 3.0]], [[0.0, 0.0]]).axes == {1}
+
+
 def test_composition_applies_one_after_the_other() -> None:
     first, second = channelwise(), channelwise()
     np.testing.assert_allclose(
