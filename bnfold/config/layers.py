@@ -217,8 +217,10 @@ class _Reader:
             return self._error(
                 table, f"unknown key '{key}'", f"it is an option of {', '.join(elsewhere)}"
             )
-        known = {key_of(option) for verb in verbs for option in configurable(self.commands[verb])}
         whole = len(verbs) > 1
+        if whole and key in self.commands:
+            return self._error(table, f"'{key}' is a command", f"write [{_joined(table, key)}]")
+        known = {key_of(option) for verb in verbs for option in configurable(self.commands[verb])}
         like = nearest(normalized(key), known | ({*self.commands, _MODELS} if whole else set()))
         if whole and key == "tool":
             advice = "only in pyproject.toml do the tables begin with tool.bnfold"

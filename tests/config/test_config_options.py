@@ -279,6 +279,7 @@ REFUSED: dict[str, tuple[str, str, str]] = {
         "'y' is not such as",
         "--tolerances",
     ),
+    "a command that is no table": ("bench = 3", "'bench' is a command", "write [bench]"),
     "NUL": ('data = "a\\u0000b"', "data: text without NUL", "--data"),
 }
 
