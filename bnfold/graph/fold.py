@@ -27,6 +27,7 @@ from bnfold.graph.ones import plan_ones_channel
 from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
+from bnfold.graph.validity import blaming
 from bnfold.report import BRANCH, FoldReport, Reason, Verdict
 from bnfold.store import LoadedModel, TensorStore
 
@@ -81,7 +82,15 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
 
     Returns:
         The report, and whether the model has changed at all.
+
+    Raises:
+        ModelError: The model is not valid, and cannot be worked on.
     """
+    with blaming(model):
+        return _fold_model(model, options)
+
+
+def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bool]:
     before = operator_counts(model.proto)
     original = _copy(model.proto) if model.proto.functions else None
     verdicts, changed = _fold_graph(model.proto, model.tensors, options)

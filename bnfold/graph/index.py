@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import onnx
@@ -17,10 +18,13 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 from bnfold.errors import ModelError
 from bnfold.store import LazyTensor
+from bnfold.store.dtypes import quoted
 
 __all__ = ["Graph", "Node", "Scope", "Use", "Value"]
 
 Dim = int | str
+
+_NOT_LEGAL = "this is no legal ONNX model: export it again"
 
 
 @dataclass(eq=False, slots=True, repr=False)
@@ -221,10 +225,13 @@ class Graph:
             for name in node_proto.output:
                 value = self._define(scope, name) if name else None
                 if value is not None:
+                    if value.producer is not None:
+                        raise ModelError(f"{quoted(name)} is computed twice", hint=_NOT_LEGAL)
                     value.producer = node
                 node.outputs.append(value)
         for node in scope.nodes:
             self._link(node)
+        _require_order(scope)
         for output in proto.output:
             name = output if isinstance(output, str) else output.name
             found = scope.find(name)
@@ -383,6 +390,25 @@ class Graph:
             value.shape, value.elem_type = like.shape, like.elem_type
         scope.values[value.name] = value
         return value
+
+
+def _require_order(scope: Scope) -> None:
+    """Refuse nodes that wait for one another; a mere disorder is none of bnfold's business."""
+    reads = {
+        node: [
+            value.producer
+            for value in node.inputs
+            if value is not None and value.producer is not None and value.scope is scope
+        ]
+        for node in scope.nodes
+    }
+    if all(read.position < node.position for node in reads for read in reads[node]):
+        return
+    try:
+        TopologicalSorter(reads).prepare()
+    except CycleError as error:
+        name = quoted(error.args[1][0].name)
+        raise ModelError(f"{name} is computed from its own result", hint=_NOT_LEGAL) from error
 
 
 def _opsets(imports: Any) -> dict[str, int]:
