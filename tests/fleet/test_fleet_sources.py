@@ -115,6 +115,12 @@ def test_results_of_an_earlier_run_are_no_models(tmp_path: Path) -> None:
         targets([tmp_path / "a.onnx", tmp_path / "a.folded.onnx"])
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.onnx")
+    assert targets([tmp_path]) == {str(tmp_path / "a.onnx"): str(tmp_path / "a.folded.onnx")}
+
+
 def test_urls(tmp_path: Path) -> None:
     assert targets([tmp_path / "a.onnx"], output_dir="s3://bucket/out/") == {
         str(tmp_path / "a.onnx"): "s3://bucket/out/a.onnx"
