@@ -174,7 +174,7 @@ class Builder:
         if not values.size or not self.chance(1):
             return values
         odd = values.copy()
-        number = self.pick([np.inf, -np.inf, np.nan, -0.0, 1e-40, 1e-7])
+        number = self.pick([np.inf, -np.inf, np.nan, -0.0, 1e-7])
         with np.errstate(over="ignore", under="ignore"):
             odd.reshape(-1)[self.small(0, values.size - 1)] = number
         return odd

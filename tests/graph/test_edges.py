@@ -19,9 +19,9 @@ def in_front(node: str, constants: str = "", parameters: str = P4) -> str:
         {{ c = Conv(x, w)  p = {node}  y = BatchNormalization(p, gamma, beta, mean, var) }}"""
 
 
-def behind(node: str, constants: str = V, shape: str = "4,5,6") -> str:
+def behind(node: str, constants: str = V, shape: str = "4,5,6", parameters: str = P4) -> str:
     """A batch normalization n, and what reads it."""
-    return f"""g (float[N,{shape}] x) => (float[?,?,?,?] y) <{P4}, {constants}>
+    return f"""g (float[N,{shape}] x) => (float[?,?,?,?] y) <{parameters}, {constants}>
         {{ n = BatchNormalization(x, gamma, beta, mean, var)  {node} }}"""
 
 
