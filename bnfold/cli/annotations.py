@@ -56,8 +56,9 @@ def annotate(report: Mapping[str, Any]) -> None:
 
 def guard_stderr() -> None:
     """Let nothing on stderr, until the end of the program, be a command for the runner."""
-    if not isinstance(sys.stderr, _Inert):
-        sys.stderr = _Inert(sys.stderr.buffer, "utf-8", "backslashreplace", line_buffering=True)
+    stderr = sys.stderr
+    if isinstance(stderr, io.TextIOWrapper) and not isinstance(stderr, _Inert):
+        sys.stderr = _Inert(stderr.buffer, "utf-8", "backslashreplace", line_buffering=True)
 
 
 class _Inert(io.TextIOWrapper):

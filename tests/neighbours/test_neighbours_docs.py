@@ -34,7 +34,7 @@ def example(title: str, language: str) -> str:
         ("Olive", "olive", ""),
     ],
 )
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_the_python_runs(
     title: str,
     package: str,

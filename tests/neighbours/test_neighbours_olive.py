@@ -33,7 +33,7 @@ def run(model: Path, tmp_path: Path, fold: dict[str, Any]) -> Path:
     return found
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("external", [False, True], ids=["inside", "external"])
 def test_a_workflow(tmp_path: Path, external: bool) -> None:
     source = tmp_path / "source" / "digits.onnx"
@@ -45,7 +45,7 @@ def test_a_workflow(tmp_path: Path, external: bool) -> None:
     assert all(check.equivalent for check in bnfold.check(DIGITS, found))
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore")
 def test_options_arrive(tmp_path: Path) -> None:
     found = run(DIGITS, tmp_path, {"keep": ["/bn1/*"], "check": False})
     operators = [node.op_type for node in onnx.load(found).graph.node]
