@@ -63,6 +63,7 @@ def test_every_report_says_what_it_is_about(name: str) -> None:
     heading = to_markdown(report).splitlines()[0]
     about = report.get("model") or report.get("reference") or report["models"][0]
     assert heading.startswith("## ")
+    assert " :" not in heading
     assert (about if isinstance(about, str) else "4 models") in heading
 
 

@@ -78,12 +78,12 @@ def _heading(
 ) -> str:
     worst = [each.severity for some in alerts for each in some]
     sign = _SIGNS[ERROR] if ERROR in worst else _SIGNS[WARNING] if WARNING in worst else "✅"
-    verb = verb_of(report)
+    program = f"bnfold {verb_of(report)}".strip()
     if len(models) == 1:
-        return f"## {sign} bnfold {verb}: {code(title(models[0]))}"
+        return f"## {sign} {program}: {code(title(models[0]))}"
     failed = sum(any(each.severity == ERROR for each in some) for some in alerts)
     outcome = f"{failed} of {len(models)} models failed" if failed else f"{len(models)} models"
-    return f"## {sign} bnfold {verb}: {outcome}"
+    return f"## {sign} {program}: {outcome}"
 
 
 def _overview(models: Sequence[Mapping[str, Any]], alerts: Sequence[list[Alert]]) -> str:

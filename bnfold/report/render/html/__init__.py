@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from bnfold.report.folds import REASONS
 from bnfold.report.render.html import plots
-from bnfold.report.render.html.views import Page, page_of
+from bnfold.report.render.html.views import page_of
 from bnfold.report.render.text import counted, number, provider_name, readable, size
 
 __all__ = ["to_html"]
@@ -35,10 +35,10 @@ def to_html(report: Mapping[str, Any]) -> str:
         report: The object of a run, of any verb and of any number of models.
     """
     page = page_of(readable(report))
-    return _environment(page).get_template("page.html").render(page=page)
+    return _environment().get_template("page.html").render(page=page)
 
 
-def _environment(page: Page) -> Environment:
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
