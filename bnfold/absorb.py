@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.affine import Float64
+from bnfold.affine import Float64, contracted
 
 __all__ = [
     "conv_input_scale",
@@ -31,6 +31,7 @@ __all__ = [
     "conv_transpose_input_scale",
     "conv_transpose_input_shift",
     "conv_transpose_output_scale",
+    "matrix_input_shift",
 ]
 
 
@@ -75,8 +76,7 @@ def conv_input_shift(weight: Float64, t: Float64, groups: int) -> Float64:
     """
     taps = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
     grouped = taps.reshape(groups, -1, weight.shape[1])
-    added: Float64 = np.einsum("gmc,gc->gm", grouped, t.reshape(groups, -1)).reshape(-1)
-    return added
+    return contracted("gmc,gc->gm", grouped, t.reshape(groups, -1)).reshape(-1)
 
 
 def conv_transpose_output_scale(s: Float64, in_channels: int, groups: int, rank: int) -> Float64:
@@ -111,8 +111,21 @@ def conv_transpose_input_shift(weight: Float64, t: Float64, groups: int) -> Floa
         (M,): sum over c of W[c, m] * t[c].
     """
     grouped = weight.reshape(groups, -1, weight.shape[1])
-    added: Float64 = np.einsum("gcm,gc->gm", grouped, t.reshape(groups, -1)).reshape(-1)
-    return added
+    return contracted("gcm,gc->gm", grouped, t.reshape(groups, -1)).reshape(-1)
+
+
+def matrix_input_shift(weight: Float64, t: Float64, axis: int) -> Float64:
+    """What a constant t on the summed axis adds to a product of matrices.
+
+    Args:
+        weight: The constant matrix.
+        t: One value for each index of that axis.
+        axis: The summed axis of `weight`.
+
+    Returns:
+        One value for each index of the other axis.
+    """
+    return contracted("nc,c->n" if axis else "cn,c->n", weight, t)
 
 
 def _rows_of_groups(s: Float64, rows: int, groups: int, rank: int) -> Float64:

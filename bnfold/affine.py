@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "Float64", "collapse"]
+__all__ = ["Affine", "Float64", "collapse", "contracted"]
 
 Float64 = NDArray[np.float64]
 
@@ -302,3 +302,11 @@ def collapse(array: Float64) -> Float64:
             if (array == first).all():
                 array = first
     return array
+
+
+def contracted(axes: str, left: Float64, right: Float64) -> Float64:
+    """Return a sum of products, written as for ``numpy.einsum``, added up in one order everywhere.
+
+    BLAS is faster, but its sums depend on the processor and on the number of threads.
+    """
+    return np.asarray(np.einsum(axes, left, right, optimize=False))

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.affine import Float64, collapse
+from bnfold.affine import Float64, collapse, contracted
 from bnfold.lazy import Scaled, Unrounded
 
 __all__ = ["Joined", "Placed", "Product", "contract", "depthwise"]
@@ -204,7 +204,7 @@ class Product(Unrounded):
             )
             chosen: tuple[Any, ...] = (slice(None), slice(None), *tap)
             matrix = left[chosen]
-            out[(slice(None), slice(None), *taps)] += np.tensordot(matrix, right, axes=(1, 0))
+            out[(slice(None), slice(None), *taps)] += contracted("nj,j...->n...", matrix, right)
 
     def same_as(self, other: Unrounded) -> bool:
         """True if both multiply the same weights in the same way."""
@@ -230,7 +230,7 @@ def contract(weight: Unrounded, shift: Float64) -> Float64:
     Returns:
         (R, 1, k...): sum over s of weight[r, s] * shift[s].
     """
-    blocks = [np.tensordot(block, shift, axes=(1, 0)) for block in weight.blocks64()]
+    blocks = [contracted("rs...,s->r...", block, shift) for block in weight.blocks64()]
     return np.expand_dims(np.concatenate(blocks), 1)
 
 

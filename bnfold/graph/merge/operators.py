@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bnfold import absorb
-from bnfold.affine import Affine, Float64
+from bnfold.affine import Affine, Float64, contracted
 from bnfold.graph.constants import FLOATS
 from bnfold.graph.merge.windows import Axis, align
 from bnfold.graph.merge.windows import compose as compose_axes
@@ -261,10 +261,10 @@ def _carried(operator: Operator, bias: Float64) -> Float64:
     match operator.form.op:
         case "XW":
             columns = np.broadcast_to(bias, (bias.shape[0], operator.rows))
-            return columns @ _matrix(operator)
+            return contracted("nr,rc->nc", columns, _matrix(operator))
         case "WX":
             rows = np.broadcast_to(bias, (operator.columns, bias.shape[1]))
-            return _matrix(operator) @ rows
+            return contracted("rc,cn->rn", _matrix(operator), rows)
         case "Conv":
             return absorb.conv_input_shift(weight.float64(), bias, operator.groups)
     return absorb.conv_transpose_input_shift(weight.float64(), bias, operator.groups)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bnfold.absorb import matrix_input_shift
 from bnfold.affine import Affine, Float64
 from bnfold.graph.constants import FLOATS
 from bnfold.graph.facts import Facts, fit
@@ -100,9 +101,7 @@ def _gemm_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> An
     affine = vectors(pending[other], inner, weight.shape[axis], node)
     if isinstance(affine, Refusal):
         return affine
-    added = np.tensordot(weight.float64, affine.offset, axes=(axis, 0)) * node.attribute(
-        "alpha", 1.0
-    )
+    added = matrix_input_shift(weight.float64, affine.offset, axis) * node.attribute("alpha", 1.0)
     shift = Affine.of(np.ones((1, 1)), _along(added, weight.index, 2))
     scaled = weight.scaled(_along(affine.scale, axis, 2))
     shifted = _gemm_bias(node, weight, shift, facts)
@@ -203,7 +202,7 @@ def _matmul_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> 
         return scaled
     if not affine.offset.any():
         return [Step(edits=scaled, absorbs=True)]
-    added = np.tensordot(weight.float64, affine.offset, axes=(axis, 0))
+    added = matrix_input_shift(weight.float64, affine.offset, axis)
     shift = _along(added, weight.index, 2)
     one = np.ones((1,) * other)
     carried = Affine.of(one, shift.reshape((1,) * (other - 2) + shift.shape))

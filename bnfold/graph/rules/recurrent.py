@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bnfold.affine import Affine, Float64
+from bnfold.affine import Affine, Float64, contracted
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node
 from bnfold.graph.plan import Answer, Edit, Refusal, Rule, Step
@@ -49,7 +49,7 @@ def _forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
             if constant is None or constant.shape != bias.shape:
                 return facts.not_constant(node, 3, "bias")
             bias = constant.float64.copy()
-        bias[:, :rows] += weight.float64 @ affine.offset
+        bias[:, :rows] += contracted("drc,c->dr", weight.float64, affine.offset)
         stored = store_bias(node, 3, bias, weight.elem_type)
         if isinstance(stored, Refusal):
             return stored
