@@ -121,6 +121,8 @@ def digest(place: str) -> str | None:
     """
     try:
         if not is_url(place):
+            if not Path(place).is_file():  # opening a pipe would wait
+                return None
             with Path(place).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         system, path = _system(place)

@@ -38,8 +38,6 @@ def kind_of(path: Path) -> Kind | None:
     """
     if not path.is_file():  # a pipe would wait, a device never end
         return None
-    if not path.is_file():  # opening a pipe would wait
-        return None
     try:
         with path.open("rb") as file:
             head = file.read(16)

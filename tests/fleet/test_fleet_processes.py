@@ -58,15 +58,17 @@ def test_one_model_that_fails_does_not_stop_the_others(run: Run, tmp_path: Path)
     for deed in deeds:
         make_model(zoo / f"{deed}.onnx", name=deed)
     (zoo / "bad.onnx").write_text("hello")
+    os.mkfifo(zoo / "pipe.onnx")
     report = tmp_path / "report.json"
     command = ("optimize", zoo, "--output-dir", tmp_path / "out", "--jobs", 2, "--simplify")
     result = run(*command, "--no-check", "--report", report)
     assert result.exit_code == 5
     assert files(tmp_path / "out") == {"fine.onnx"}
     found = {Path(each["model"]).stem: each for each in json.loads(report.read_text())["models"]}
-    assert list(found) == ["bad", "fine", "has_a_bug", "kills_its_process"]
+    assert list(found) == ["bad", "fine", "has_a_bug", "kills_its_process", "pipe"]
     codes = {name: each.get("error", {}).get("exit_code") for name, each in found.items()}
-    assert codes == {"bad": 2, "fine": None, "has_a_bug": 5, "kills_its_process": 4}
+    expected = {"bad": 2, "fine": None, "has_a_bug": 5, "kills_its_process": 4, "pipe": 2}
+    assert codes == expected
     assert found["kills_its_process"]["error"]["message"].startswith(str(zoo))
     assert "this is a bug in bnfold" in result.stderr
     assert "SystemExit: oops" in result.stderr
