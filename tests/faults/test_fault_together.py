@@ -211,10 +211,15 @@ def test_the_program_is_ended_while_the_proof_runs(end: str, tmp_path: Path) -> 
 
     shutil.copy(DIGITS, tmp_path / "m.onnx")
     parent, child = pty.openpty()
+
+    def on_terminal() -> None:
+        os.login_tty(child)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it in the background
+
     process = subprocess.Popen(
         [sys.executable, "-m", "bnfold", "optimize", "m.onnx"],
         cwd=tmp_path,
-        preexec_fn=lambda: os.login_tty(child),  # noqa: PLW1509 - one thread here
+        preexec_fn=on_terminal,  # noqa: PLW1509 - one thread here
     )
     os.close(child)
     _wait(lambda: any(tmp_path.glob(".bnfold-*")) or process.poll() is not None)
