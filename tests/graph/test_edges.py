@@ -203,6 +203,14 @@ CASES: dict[str, tuple[str, int, list[str], dict[str, str]]] = {
     "mean-over-nothing": (f'g (float[N,3,5,6] x) => (float[?,4,?,?] y) <float[4,3,1,1] w, {P4}, float q> {{ c = Conv(x, w)  p = ReduceMean<noop_with_empty_axes=1>(c)  y = BatchNormalization(p, gamma, beta, mean, var) }}', 18, ['y'], {}),
     "mean-over-positions-behind": (f'g (float[N,4,5,6] x) => (float[N,2] y) <{P4}, float[4,2] v> {{ n = BatchNormalization(x, gamma, beta, mean, var)  p = ReduceMean<axes=[2,3], keepdims=0>(n)  y = MatMul(p, v) }}', 13, ['n'], {}),
     "mean-over-channels-behind": (f'g (float[N,4,5,6] x) => (float[N,2,5,6] y) <{P4}, float[2,1,1,1] v> {{ n = BatchNormalization(x, gamma, beta, mean, var)  p = ReduceMean<axes=[1]>(n)  y = Conv(p, v) }}', 13, [], {'n': 'not_per_channel'}),
+    "clip-at-6-of-opset-11": (in_front("Clip(c, z, s)", "float z={0}, float s={6}", LIN), 11, [], {'y': 'nonlinear'}),
+    "max-in-front-of-opset-8": (f'g (float[N,3,5] x) => (float[N,4,5] y) <float[4,3,1] w, float[4,3,1] v, {POS}> {{ c = Conv(x, w)  d = Conv(x, v)  p = Max(c, d)  y = BatchNormalization(p, gamma, beta, mean, var) }}', 8, ['y'], {}),
+    "max-in-front-of-opset-7": (f'g (float[N,3,5] x) => (float[N,4,5] y) <float[4,3,1] w, float[4,3,1] v, {POS}> {{ c = Conv(x, w)  d = Conv(x, v)  p = Max(c, d)  y = BatchNormalization(p, gamma, beta, mean, var) }}', 7, [], {'y': 'nonlinear'}),
+    "max-behind-of-one-affine-on-both": (behind("i = Identity(n)  p = Max(n, i)  y = Conv(p, v)", parameters=POS), 13, ['n'], {}),
+    "max-behind-of-one-affine-on-both-with-a-sign": (behind("i = Identity(n)  p = Max(n, i)  y = Conv(p, v)", parameters=POS.replace("2", "-2")), 13, [], {'n': 'sign'}),
+    "where-behind-of-one-affine-on-both": (behind("i = Identity(n)  p = Where(b, n, i)  y = Conv(p, v)", "bool[5,1] b={1,0,1,1,0}, " + V), 13, ['n'], {}),
+    "transposed-behind-of-a-given-shape-by-itself": (behind("y = ConvTranspose<output_shape=[5,6]>(n, v)", "float[4,2,1,1] v"), 13, [], {'n': 'padding_shift'}),
+    "same-with-dilations": (f'g (double[N,4,5,5] x) => (double[?,?,?,?] y) <double[2,4,2,2] v, {P4.replace("float", "double")}> {{ n = BatchNormalization(x, gamma, beta, mean, var)  y = Conv<auto_pad="SAME_UPPER", strides=[3,3], dilations=[2,2]>(n, v) }}', 13, [], {'n': 'padding_shift'}),
 }  # fmt: skip
 
 

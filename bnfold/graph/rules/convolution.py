@@ -118,7 +118,7 @@ def _same_needs_none(node: Node, kernel: tuple[int, ...], facts: Facts) -> bool:
     if math.prod(kernel) == 1:
         return True
     dims = facts.dims(node.input(0))
-    if dims is None or node.op == "ConvTranspose":
+    if dims is None:
         return False
     strides = node.attribute("strides") or [1] * len(kernel)
     dilations = node.attribute("dilations") or [1] * len(kernel)
