@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import queue
 import re
@@ -37,6 +38,8 @@ main(sys.argv[1])
 """
 _SMALLER = "ask for smaller inputs with --input or --dim, or use a machine with more memory"
 _LOG_TAIL = 4000
+_GRACE = 2.0
+"""Seconds in which a process that has ended is known to have ended."""
 
 
 class Job(Protocol[Result_co]):
@@ -128,6 +131,7 @@ class Worker:
             [sys.executable, "-c", _START, name, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            start_new_session=True,  # so that what it starts itself can be ended with it
         )
         self._answers: queue.SimpleQueue[object] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -161,10 +165,14 @@ class Worker:
             where = os.fspath(directory or Path.cwd())
             write_message(self._process.stdin, (where, os.environ | self._environment, job))
         while True:
+            left = math.inf if deadline is None else deadline - time.monotonic()
             try:
-                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-                answer = self._answers.get(timeout=left)
+                answer = self._answers.get(timeout=max(min(left, _GRACE), 0.0))
             except queue.Empty:
+                if self._process.poll() is not None:  # something that it started holds the pipe
+                    raise self._death(doing, tuple(results)) from None
+                if left > _GRACE:
+                    continue
                 raise ProviderError(
                     f"it took longer than {timeout:g} seconds and was given up at: {doing}",
                     hint="give it more time, or less to do",
@@ -191,30 +199,42 @@ class Worker:
     def close(self) -> None:
         """End the process, whatever it does."""
         self.is_idle = False
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
+        if self._process.returncode is None and hasattr(os, "killpg"):
             with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
         self._process.wait()
         self._log.unlink(missing_ok=True)
 
     def _read(self) -> None:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
-        with contextlib.suppress(OSError, ValueError):  # closed on this side
-            while (answer := read_message(self._process.stdout)) is not None:
-                self._answers.put(answer)
-        self._answers.put(None)
+        try:
+            with self._process.stdout as answers:
+                while (answer := read_message(answers)) is not None:
+                    self._answers.put(answer)
+        finally:
+            self._answers.put(None)
 
     def _death(self, doing: str, learned: tuple[object, ...]) -> ProviderError:
-        code = self._process.wait()
-        how = f"with exit code {code}" if code >= 0 else f"with {signal.Signals(-code).name}"
+        try:
+            code = self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            code = None
+        if code is None:
+            how = "stopped answering"
+        elif code >= 0:
+            how = f"ended with exit code {code}"
+        else:
+            how = f"ended with {signal.Signals(-code).name}"
         words = _last_words(self._log)
         hint = "run it on another provider, or with another version of the runtime"
         if code == -getattr(signal, "SIGKILL", 9):
             words, hint = " (it may have run out of memory)", _SMALLER
         return ProviderError(
-            f"the process that runs the models ended {how} at: {doing}{words}",
+            f"the process that runs the models {how} at: {doing}{words}",
             hint=hint,
             learned=learned,
         )

@@ -35,6 +35,11 @@ sys.path.remove(here)
 del sys.modules["onnxruntime"]
 import onnxruntime as real
 sys.path.insert(0, here)
+def is_pipe(fd):
+    try:
+        return os.readlink("/proc/self/fd/" + str(fd)).startswith("pipe:")
+    except OSError:
+        return False
 class Session(real.InferenceSession):
     def __init__(self, source, options, **more):
         if options.graph_optimization_level == real.GraphOptimizationLevel.ORT_ENABLE_ALL:
@@ -76,6 +81,43 @@ def test_runtime_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monk
     spoil(tmp_path, monkeypatch, "time.sleep(600)")
     with pytest.raises(ProviderError, match=r"than 4 seconds and was given up at: CPU.*loading"):
         check(*PAIR, timeout=4)
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [
+        ("os.fork() or time.sleep(60); os._exit(3)", "ended with exit code 3"),
+        ("os.closerange(0, 64); time.sleep(60)", "stopped answering"),
+        (
+            "[os.write(n, b'x' * 999) for n in range(3, 64) if is_pipe(n)]; time.sleep(60)",
+            "stopped answering",
+        ),
+    ],
+    ids=["a-fork-holds-the-pipe", "closes-everything", "garbage"],
+)
+def test_runtime_that_spoils_the_pipe_is_given_up(
+    deed: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(tmp_path, monkeypatch, deed)
+    with pytest.raises(ProviderError, match=said):
+        check(*PAIR)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs Unix")
+def test_what_a_runtime_starts_is_ended_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = tmp_path / "process"
+    start = f"pathlib.Path({str(note)!r}).write_text(str(os.fork() or time.sleep(600)))"
+    spoil(tmp_path, monkeypatch, f"{start}; time.sleep(600)")
+    with pytest.raises(ProviderError, match="longer than 4 seconds"):
+        check(*PAIR, timeout=4)
+    started = int(note.read_text())
+    for _ in range(100):
+        if not Path(f"/proc/{started}/stat").exists() or _state(started) == "Z":
+            return
+        threading.Event().wait(0.05)
+    pytest.fail("it outlives the process that started it")
 
 
 def test_internal_error_carries_the_other_traceback(
