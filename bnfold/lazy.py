@@ -234,7 +234,8 @@ class Scaled(Unrounded):
     @staticmethod
     def _product(base: Array, scale: Float64 | None) -> Float64:
         values = base.astype(np.float64)
-        return values if scale is None else np.multiply(values, scale, out=values)
+        with np.errstate(invalid="ignore", over="ignore"):  # refused where it is stored
+            return values if scale is None else np.multiply(values, scale, out=values)
 
 
 @dataclass(frozen=True, eq=False)
