@@ -77,7 +77,7 @@ def _is_safetensors(path: Path, head: bytes, size: int) -> bool:
         file.seek(8)
         try:
             return isinstance(json.loads(file.read(length)), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
 
 

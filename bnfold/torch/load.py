@@ -7,6 +7,7 @@ inert placeholders. A whole pickled module needs ``trust_pickle``.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -14,6 +15,7 @@ import pickle
 import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +27,7 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import InputError, MissingPackageError, ModelError
 from bnfold.targets import StrPath
+from bnfold.torch.archive import require_harmless, require_sound, without_pickled_code
 from bnfold.torch.checkpoint import fill, find_state
 from bnfold.torch.files import Kind, kind_of
 from bnfold.torch.reasons import reason_of
@@ -79,13 +82,15 @@ def load(
     kind = kind_of(file)
     if kind is None:
         _no_torch_file(file)
+    if zipfile.is_zipfile(file):
+        require_sound(file)
     if kind in (Kind.PROGRAM, Kind.SCRIPT):
         if arch is not None or ema:
             raise InputError(
                 f"{file}: it is {kind.value}, which needs no --arch and has no --ema",
                 hint="leave these options away",
             )
-        return _program(file) if kind is Kind.PROGRAM else _script(file)
+        return _program(file, trust=trust_pickle) if kind is Kind.PROGRAM else _script(file)
     content = _safetensors(file) if kind is Kind.SAFETENSORS else _pickle(file, trust=trust_pickle)
     if isinstance(content, nn.Module) and arch is None:
         return content
@@ -115,8 +120,13 @@ def _no_torch_file(file: Path) -> None:
 # --- kinds
 
 
-def _program(file: Path) -> ExportedProgram:
-    program: ExportedProgram = _read(file, Kind.PROGRAM, lambda: torch.export.load(file))
+def _program(file: Path, *, trust: bool) -> ExportedProgram:
+    guard: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if not trust:
+        require_harmless(file)
+        guard = without_pickled_code()
+    with guard:
+        program: ExportedProgram = _read(file, Kind.PROGRAM, lambda: torch.export.load(file))
     return program
 
 

@@ -1,0 +1,167 @@
+"""Archives that strangers made: what is looked at before PyTorch reads them.
+
+PyTorch runs code from an exported program in more ways than by pickles: it loads compiled kernels
+that lie in the archive, and evaluates the expressions of its symbolic shapes and guards as Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import logging
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bnfold.errors import InputError, ModelError
+
+__all__ = ["require_harmless", "require_sound", "without_pickled_code"]
+
+MAX_GROWTH = 4
+"""How many times as large as the file its entries may be; PyTorch does not compress them."""
+
+_SPARE = 1 << 20
+_ENCRYPTED = 1
+_COMPILED = ("data/aotinductor/", "data/executorch/")
+_PICKLED = "data/constants/opaque_obj"
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_EXPRESSION = (
+    *(ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name),
+    *(ast.Constant, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Load),
+    *(ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
+)
+_FUNCTIONS = {
+    *("Abs", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "FloatPow", "FloatTrueDiv"),
+    *("FloorDiv", "FloorToInt", "Ge", "Gt", "Identity", "IntTrueDiv", "Integer", "LShift", "Le"),
+    *("Lt", "Max", "Min", "Mod", "ModularIndexing", "Ne", "Not", "Or", "Piecewise", "Pow"),
+    *("PowByNatural", "PythonMod", "RShift", "RoundToInt", "ToFloat", "TruncToInt", "Where"),
+    *("ceiling", "floor", "len", "size", "stride", "storage_offset", "dim", "sqrt"),
+}
+
+
+def require_sound(file: Path) -> None:
+    """Refuse a zip archive that PyTorch would not write.
+
+    Raises:
+        ModelError: It expands beyond all proportion; or an entry leads out of it, is a link or
+            encrypted, is there twice, or shares its bytes with another.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{file}: a damaged archive: {error}", hint="copy it again") from error
+    for problem in _problems(entries, file.stat().st_size):
+        raise ModelError(
+            f"{file}: an archive that PyTorch does not write: {problem}",
+            hint="get the file from somebody whom you trust",
+        )
+
+
+def _problems(entries: list[zipfile.ZipInfo], size: int) -> Iterator[str]:
+    if sum(entry.file_size for entry in entries) > MAX_GROWTH * size + _SPARE:
+        yield "its entries are far larger than the file"
+    if len({entry.filename for entry in entries}) < len(entries):
+        yield "an entry is there twice"
+    end = 0
+    for entry in sorted(entries, key=lambda each: each.header_offset):
+        parts = PurePosixPath(entry.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[:1]:
+            yield "an entry leads out of it"
+        if entry.flag_bits & _ENCRYPTED:
+            yield "an entry is encrypted"
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            yield "an entry is a link"
+        if entry.header_offset < end:
+            yield "entries share their bytes"
+        end = entry.header_offset + entry.compress_size
+
+
+def require_harmless(file: Path) -> None:
+    """Refuse an exported program that would run code of its own when it is loaded or called.
+
+    Raises:
+        InputError: It holds compiled code or pickled objects, or an expression that is none.
+        ModelError: Its description cannot be read.
+    """
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            inner = entry.filename.partition("/")[2]
+            if inner.startswith(_COMPILED):
+                raise _untrusted(file, "compiled code")
+            if inner.startswith(_PICKLED):
+                raise _untrusted(file, "a pickled object")
+            if entry.filename.endswith(".json"):
+                try:
+                    content = json.loads(archive.read(entry))
+                    harmless = all(map(_is_harmless, _expressions(content)))
+                except (ValueError, RecursionError, zipfile.BadZipFile, OSError) as error:
+                    raise ModelError(
+                        f"{file}: a damaged archive: '{entry.filename}' cannot be read",
+                        hint="copy it again",
+                    ) from error
+                if not harmless:
+                    raise _untrusted(file, "an expression that is more than arithmetic")
+
+
+@contextlib.contextmanager
+def without_pickled_code() -> Iterator[None]:
+    """Have every ``torch.load`` read tensors alone, also one inside that asks for more."""
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
+    os.environ[_FORCE] = "1"
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # torch tells of each refusal, with a traceback
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        del os.environ[_FORCE]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+def _untrusted(file: Path, what: str) -> InputError:
+    return InputError(
+        f"{file}: it holds {what}, which would run as you",
+        hint="--trust-pickle loads it all the same: only for files you trust",
+    )
+
+
+def _expressions(content: Any) -> Iterator[str]:
+    """Yield every text that PyTorch evaluates."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            if key == "expr_str":
+                yield value
+            elif key == "guards_code":
+                yield from value or ()
+            else:
+                yield from _expressions(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _expressions(value)
+
+
+def _is_harmless(text: object) -> bool:
+    """Whether an expression is arithmetic on names, sizes and the functions of shapes."""
+    if not isinstance(text, str):
+        return False
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, MemoryError):
+        return False
+    return all(map(_is_arithmetic, ast.walk(tree)))
+
+
+def _is_arithmetic(node: ast.AST) -> bool:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) if name.startswith("_"):
+            return False
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
+            return name in _FUNCTIONS and not node.keywords
+        case ast.Call():
+            return False
+    return isinstance(node, _EXPRESSION)
