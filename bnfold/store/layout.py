@@ -108,7 +108,12 @@ def lay_out(
         written += len(marked)
         return _write_tensor(buffer, fields, marked, data, location, spill=spill)
 
-    pieces = wire.rewrite(buffer, enter=enter, tensor=tensor)
+    try:
+        pieces = wire.rewrite(buffer, enter=enter, tensor=tensor)
+    except wire.UnusualError as error:
+        raise ModelError(
+            f"{store.label}: cannot be written: it contains {error}, which ONNX has no use for"
+        ) from error
     if written != len(marks):
         raise RuntimeError("a mark of the tensor store stands outside of a tensor")
     return pieces, data
