@@ -7,6 +7,7 @@ What finds new code is added to ``fuzz/corpus/TARGET``. What breaks the reader i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -32,10 +33,8 @@ def main() -> None:
     read = TARGETS[arguments.target]
 
     def one(data: bytes) -> None:
-        try:
+        with contextlib.suppress(REFUSALS):
             read(data)
-        except REFUSALS:
-            pass
 
     options = [
         f"-max_total_time={int(arguments.minutes * 60)}",

@@ -14,8 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bnfold.affine import Affine
-from bnfold.graph.constants import FLOATS
+from bnfold.affine import Affine, Float64
+from bnfold.graph.constants import FLOATS, Constant
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node, Use, Value
 from bnfold.graph.plan import Answer, Bypass, Edit, Plan, Refusal, SetConstant, Step, dense
@@ -266,9 +266,9 @@ class _Backward(_Walk):
         constant = self.facts.constant(node.inputs[index])
         if constant is None or constant.any_shape:
             return self.facts.not_constant(node, index, "constant")
-        new = affine.apply(constant.float64)
+        new = _applied(affine, constant)
         dtype = FLOATS[constant.elem_type]
-        if new.shape != constant.shape:
+        if new is None or new.shape != constant.shape:
             return Refusal(
                 Reason.NOT_PER_CHANNEL, f'a constant of "{node.name}" would have to grow'
             )
@@ -277,6 +277,14 @@ class _Backward(_Walk):
             return Refusal(Reason.OVERFLOW, f'a constant of "{node.name}" would leave its range')
         search.edits.append(SetConstant(node, index, data, constant.elem_type, "constant"))
         search.steps.append((node, Step(absorbs=True)))
+        return None
+
+
+def _applied(affine: Affine, constant: Constant) -> Float64 | None:
+    """The affine of a constant, or None where shapes that the model declares contradict it."""
+    try:
+        return affine.apply(constant.float64)
+    except ValueError:
         return None
 
 

@@ -16,14 +16,27 @@ import onnx
 
 from bnfold.errors import ModelError
 from bnfold.store.dtypes import quoted
+from bnfold.store.wire import LENGTH_DELIMITED, read_fields
 
-__all__ = ["MAX_EXPANDED_NODES", "MAX_GRAPH_INPUTS", "require_sane"]
+__all__ = [
+    "MAX_EXPANDED_NODES",
+    "MAX_GRAPH_INPUTS",
+    "MAX_NODE_INPUTS",
+    "require_few_inputs",
+    "require_sane",
+]
 
 MAX_EXPANDED_NODES = 1 << 16
 """Nodes of all functions, each counted once for every call that leads to it."""
 
 MAX_GRAPH_INPUTS = 1 << 17
 """Inputs and outputs of the main graph."""
+
+MAX_NODE_INPUTS = 1 << 16
+"""Inputs, and outputs, of one node."""
+
+_GRAPH = (7, LENGTH_DELIMITED)
+_ENDS = {11, 12}
 
 _Key = tuple[str, str]
 
@@ -39,14 +52,27 @@ def require_sane(model: onnx.ModelProto, label: str) -> None:
         ModelError: A bound is exceeded, functions call themselves, or a name is not UTF-8.
     """
     _require_text(model, label)
-    ends = max(len(model.graph.input), len(model.graph.output))
-    if ends > MAX_GRAPH_INPUTS:
-        raise ModelError(f"{label}: {ends} inputs or outputs are more than {MAX_GRAPH_INPUTS}")
     if model.functions and _expanded(model, label) > MAX_EXPANDED_NODES:
         raise ModelError(
             f"{label}: its functions, written out, have more than {MAX_EXPANDED_NODES} nodes",
             hint="export it again without functions, if it is not hostile",
         )
+
+
+def require_few_inputs(view: memoryview, label: str) -> None:
+    """Refuse an encoded model with too many inputs, before they take memory.
+
+    Raises:
+        ModelError: There are more than `MAX_GRAPH_INPUTS`.
+        MalformedError: It is no protobuf message.
+        UnusualError: It contains a group.
+    """
+    graphs = (each for each in read_fields(view, 0, len(view)) if each[:2] == _GRAPH)
+    ends = sum(
+        field.number in _ENDS for graph in graphs for field in read_fields(view, graph.lo, graph.hi)
+    )
+    if ends > MAX_GRAPH_INPUTS:
+        raise ModelError(f"{label}: {ends} inputs and outputs are more than {MAX_GRAPH_INPUTS}")
 
 
 def _require_text(model: onnx.ModelProto, label: str) -> None:
@@ -57,7 +83,7 @@ def _require_text(model: onnx.ModelProto, label: str) -> None:
     )
     scopes: list[Any] = [model.graph, *model.functions]
     nodes = chain.from_iterable(_nodes(scope.node) for scope in scopes)
-    for name in chain(names, chain.from_iterable(map(_names, nodes))):
+    for name in chain(names, chain.from_iterable(_names(node, label) for node in nodes)):
         if isinstance(name, bytes):
             raise ModelError(
                 f"{label}: the name {quoted(name)} is not UTF-8",
@@ -65,7 +91,11 @@ def _require_text(model: onnx.ModelProto, label: str) -> None:
             )
 
 
-def _names(node: onnx.NodeProto) -> Iterator[str | bytes]:
+def _names(node: onnx.NodeProto, label: str) -> Iterator[str | bytes]:
+    if max(len(node.input), len(node.output)) > MAX_NODE_INPUTS:
+        raise ModelError(
+            f"{label}: node {quoted(node.name)} has more than {MAX_NODE_INPUTS} inputs or outputs"
+        )
     yield from (node.op_type, node.domain, node.name)
     for attribute in node.attribute:
         yield from (attribute.name, attribute.ref_attr_name)

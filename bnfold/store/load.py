@@ -13,7 +13,7 @@ from bnfold.errors import ModelError
 from bnfold.store import wire
 from bnfold.store.dtypes import describe, payload_nbytes, quoted, text_of
 from bnfold.store.files import MAX_MODEL_BYTES, RELEASE, DataFile, FileRange, identify
-from bnfold.store.limits import require_sane
+from bnfold.store.limits import require_few_inputs, require_sane
 from bnfold.store.tensors import THRESHOLD, Record, TensorStore, iter_tensors
 
 __all__ = ["LoadedModel", "external_locations", "from_bytes", "load"]
@@ -160,6 +160,7 @@ def _parse(view: memoryview, file: DataFile, store: TensorStore) -> onnx.ModelPr
 
     proto = onnx.ModelProto()
     try:
+        require_few_inputs(view, store.label)
         pieces = wire.rewrite(
             view, enter=lambda lo, hi: hi - lo >= THRESHOLD, tensor=tensor, detach=True
         )

@@ -13,6 +13,7 @@ import logging
 import os
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +27,7 @@ MAX_GROWTH = 4
 
 _SPARE = 1 << 20
 _ENCRYPTED = 1
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError)
 _COMPILED = ("data/aotinductor/", "data/executorch/")
 _PICKLED = "data/constants/opaque_obj"
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -35,11 +37,23 @@ _EXPRESSION = (
     *(ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
 )
 _FUNCTIONS = {
-    *("Abs", "And", "CeilDiv", "CeilToInt", "CleanDiv", "Eq", "FloatPow", "FloatTrueDiv"),
-    *("FloorDiv", "FloorToInt", "Ge", "Gt", "Identity", "IntTrueDiv", "Integer", "LShift", "Le"),
-    *("Lt", "Max", "Min", "Mod", "ModularIndexing", "Ne", "Not", "Or", "Piecewise", "Pow"),
-    *("PowByNatural", "PythonMod", "RShift", "RoundToInt", "ToFloat", "TruncToInt", "Where"),
-    *("ceiling", "floor", "len", "size", "stride", "storage_offset", "dim", "sqrt"),
+    *("Abs", "Add", "And", "BitwiseFn_bitwise_and", "BitwiseFn_bitwise_or", "CeilDiv"),
+    *("CeilToInt", "CleanDiv", "Eq", "Equality", "Float", "FloatPow", "FloatTrueDiv", "FloorDiv"),
+    *("FloorToInt", "Ge", "GreaterThan", "Gt", "Identity", "IntTrueDiv", "Integer", "LShift"),
+    *("Le", "LessThan", "Lt", "Max", "Min", "Mod", "ModularIndexing", "Mul", "Ne", "Not", "Or"),
+    *("Piecewise", "Pow", "PowByNatural", "PythonMod", "RShift", "Rational", "RoundToInt"),
+    *("StrictGreaterThan", "StrictLessThan", "Symbol", "ToFloat", "TruncToFloat", "TruncToInt"),
+    *("Tuple", "Unequality", "Where", "ceiling", "dim", "floor", "len", "size", "sqrt", "stride"),
+    "storage_offset",
+}
+_ASSUMPTIONS = {
+    "commutative",
+    "integer",
+    "negative",
+    "nonnegative",
+    "positive",
+    "precision",
+    "real",
 }
 
 
@@ -53,7 +67,7 @@ def require_sound(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (*_DAMAGE, ValueError) as error:
         raise ModelError(f"{file}: a damaged archive: {error}", hint="copy it again") from error
     for problem in _problems(entries, file.stat().st_size):
         raise ModelError(
@@ -72,6 +86,8 @@ def _problems(entries: list[zipfile.ZipInfo], size: int) -> Iterator[str]:
         parts = PurePosixPath(entry.filename.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or ":" in parts.parts[:1]:
             yield "an entry leads out of it"
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            yield "its compression is unknown"
         if entry.flag_bits & _ENCRYPTED:
             yield "an entry is encrypted"
         if stat.S_ISLNK(entry.external_attr >> 16):
@@ -99,7 +115,7 @@ def require_harmless(file: Path) -> None:
                 try:
                     content = json.loads(archive.read(entry))
                     harmless = all(map(_is_harmless, _expressions(content)))
-                except (ValueError, RecursionError, zipfile.BadZipFile, OSError) as error:
+                except (*_DAMAGE, ValueError, RecursionError) as error:
                     raise ModelError(
                         f"{file}: a damaged archive: '{entry.filename}' cannot be read",
                         hint="copy it again",
@@ -161,7 +177,11 @@ def _is_arithmetic(node: ast.AST) -> bool:
         case ast.Name(id=name) | ast.Attribute(attr=name) if name.startswith("_"):
             return False
         case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
-            return name in _FUNCTIONS and not node.keywords
+            return name in _FUNCTIONS
         case ast.Call():
             return False
+        case ast.keyword():
+            return node.arg in _ASSUMPTIONS
+        case ast.Constant(value=str(text)):  # SymPy evaluates text that it is given, again
+            return text.isidentifier() and not text.startswith("_")
     return isinstance(node, _EXPRESSION)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import io
 import json
+import multiprocessing
 import pickle
 import struct
 import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 __all__ = ["HOSTILE", "MARK", "archive_seeds"]
@@ -85,7 +87,15 @@ def _tar(pickled: bytes) -> bytes:
 
 @functools.cache
 def archive_seeds() -> dict[str, bytes]:
-    """Legal PyTorch files of every kind, by the name that they have."""
+    """Legal PyTorch files of every kind, by the name that they have.
+
+    They are made in another process: the threads that torch starts would not survive a fork.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_seeds).result()
+
+
+def _seeds() -> dict[str, bytes]:
     import torch  # noqa: PLC0415 - heavy
     from safetensors.torch import save  # noqa: PLC0415
 

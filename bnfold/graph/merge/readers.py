@@ -100,9 +100,9 @@ def _convolution(node: Node, facts: Facts) -> Answer:
         return weight
     spatial, groups = len(weight.shape) - 2, int(node.attribute("group", 1))
     transposed = node.op == "ConvTranspose"
-    rows, columns = weight.shape[:2]
-    if spatial < 1 or groups < 1 or rows % groups or 0 in weight.shape:
+    if spatial < 1 or groups < 1 or weight.shape[0] % groups or 0 in weight.shape:
         return facts.not_constant(node, 1, "weight")
+    rows, columns = weight.shape[:2]
     outputs = columns * groups if transposed else rows
     axes = _windows(node, weight.shape[2:], facts)
     bias = read_bias(node, 2, outputs, weight.elem_type, facts)

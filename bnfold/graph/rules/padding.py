@@ -120,7 +120,9 @@ def _pad_value(node: Node, facts: Facts) -> float | None:
     if node.input(2) is None:
         return 0.0
     constant = facts.constant(node.input(2))
-    return None if constant is None else float(constant.float64.reshape(-1)[0])
+    if constant is None or constant.data.size != 1:
+        return None
+    return float(constant.float64.reshape(()))
 
 
 def _set_pad_value(

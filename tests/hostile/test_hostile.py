@@ -1,0 +1,126 @@
+"""Hostile files of every kind, each in a process of its own: a result, or one clear line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bnfold.cli.inspect
+import bnfold.cli.optimize
+import bnfold.fleet.work
+import bnfold.pipeline  # noqa: F401 - imported before the forks, as the verbs above
+from bnfold.errors import BnfoldError, InputError
+from bnfold.torch.archive import require_harmless
+from fuzz.targets import TARGETS
+from tests.hostile import archives
+from tests.hostile.__main__ import PROVED, attempt
+from tests.hostile.graphs import HOSTILE
+from tests.hostile.places import PLACES
+from tests.hostile.trial import broken_promise, run, snapshot
+
+CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
+SLOW = 3
+"""How many times as long a file may take on a machine that does other things too."""
+
+pytestmark = pytest.mark.skipif(not hasattr(__import__("os"), "pidfd_open"), reason="needs Linux")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_graph_costs_a_line(name: str, tmp_path: Path) -> None:
+    data = HOSTILE[name]()
+    (tmp_path / "m.onnx").write_bytes(data)
+    before = snapshot(tmp_path)
+    result = run(["optimize", "m.onnx", "--no-check", "-o", "out.onnx", "--quiet"], tmp_path)
+    assert broken_promise(result, len(data), seconds=5 * SLOW) is None
+    (tmp_path / "out.onnx").unlink(missing_ok=True)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if "terabyte" not in name])
+def test_a_hostile_place_is_left_alone(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(576))
+    path = PLACES[name](folder)
+    before = snapshot(tmp_path)
+    result = run(["optimize", path.name, "--no-check", "-o", "out.onnx", "--quiet"], folder)
+    assert broken_promise(result, 1 << 20, codes=[2], seconds=5 * SLOW) is None
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_damaged_models(seed: int, tmp_path: Path) -> None:
+    if seed % PROVED == 1:
+        seed += 1  # a proof takes seconds
+    assert attempt(seed, tmp_path, archives=False)[1] is None
+
+
+HARMLESS = {"sizes": [{"as_expr": {"expr_str": "Add(Symbol('s0', positive=True), Integer(2))"}}]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').mkdir('was-here')",
+        "Max(\"__import__('os').mkdir('was-here')\", 1)",
+        "(lambda: 0)()",
+        "s0.__class__",
+        "[x for x in (1,)]",
+        "open('x')",
+        "eval(s0)",
+        "1 +",
+    ],
+)
+@pytest.mark.parametrize("key", ["expr_str", "guards_code"])
+def test_expressions_of_a_program_are_arithmetic(key: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.pt2"
+
+    def write(content: object) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("m/models/model.json", json.dumps(content))
+
+    write(HARMLESS)
+    require_harmless(file)
+    write(HARMLESS | {key: text if key == "expr_str" else [text]})
+    with pytest.raises(InputError, match="more than arithmetic"):
+        require_harmless(file)
+
+
+def _is_quick(name: str) -> bool:
+    """PyTorch takes seconds for each exported program."""
+    is_pickle = any(name.startswith(what) for what in archives.PAYLOADS)
+    return "m.pt2" not in name or not is_pickle or name == "posix.mkdir, bare, as .pt in m.pt2"
+
+
+ARCHIVES = [
+    pytest.param(name, marks=[] if _is_quick(name) else [pytest.mark.slow])
+    for name in archives.HOSTILE
+]
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_runs_no_code(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    file, make = archives.HOSTILE[name]
+    (tmp_path / file).write_bytes(make())
+    output = "out.pt2" if file == "m.pt2" else "out.onnx"
+    arguments = ["optimize", file, "--no-check", "-o", output, "--input", "1x4x8x8", "--quiet"]
+    result = run(arguments, tmp_path)
+    assert broken_promise(result, 1 << 20, seconds=15 * SLOW) is None
+    assert not (tmp_path / archives.MARK).exists()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus_of_the_fuzzers(name: str) -> None:
+    read: Callable[[bytes], None] = TARGETS[name]
+    files = sorted((CORPUS / name).iterdir())
+    assert files
+    for file in random.Random(0).sample(files, min(len(files), 150)):  # noqa: S311
+        with contextlib.suppress(BnfoldError):
+            read(file.read_bytes())
