@@ -259,7 +259,10 @@ def reshape(affine: Affine, source: Dims, target: Dims) -> Affine | None:
     for before, after in groups:
         if not affine.axes.isdisjoint(before) and not _known(before, after, source, target):
             return None
-    return affine.map(lambda array: _regroup(array, groups, source, target))
+    try:
+        return affine.map(lambda array: _regroup(array, groups, source, target))
+    except ValueError:  # the lengths that the model declares contradict its parameters
+        return None
 
 
 def _known(before: range, after: range, source: Dims, target: Dims) -> bool:
