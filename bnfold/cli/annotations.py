@@ -8,7 +8,6 @@ too; and stderr, which the runner reads as well, has no line that it would take 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
@@ -70,8 +69,10 @@ class _Inert(io.TextIOWrapper):
 
     def __del__(self) -> None:
         """Leave the stream below open: it was there before."""
-        with contextlib.suppress(ValueError):
+        try:  # contextlib may be gone when the interpreter ends
             self.detach()
+        except ValueError:
+            return
 
 
 def annotations_of(report: Mapping[str, Any]) -> list[str]:

@@ -91,7 +91,7 @@ def programs(name: str) -> tuple[str, list[str]]:
 def _name(distribution: importlib.metadata.Distribution) -> str:
     try:
         return distribution.metadata["Name"] or ""
-    except (KeyError, TypeError, AttributeError):  # half removed: there is no metadata
+    except (KeyError, TypeError, AttributeError, FileNotFoundError):  # half removed: no metadata
         return ""
 
 

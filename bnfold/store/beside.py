@@ -41,9 +41,9 @@ def place_data(target: Path, data: Claim) -> Claim:
         final = target.parent / name
         if data.rename(final):
             return data
-        if copy := claim_copy(final, file):
+        if same := claim_copy(final, file):
             data.remove()
-            return copy
+            return same
     raise InputError(f"{target}: no name is left for its data file", hint="write it elsewhere")
 
 
