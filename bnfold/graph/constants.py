@@ -18,6 +18,7 @@ from bnfold.graph.evaluators import (
     Constant,
     Evaluator,
     cast,
+    distinct,
     expand,
 )
 from bnfold.graph.index import Graph, Node, Value
@@ -26,6 +27,10 @@ from bnfold.store import TensorStore
 __all__ = ["FLOATS", "Constant", "Constants"]
 
 MAX_DEPTH = 64
+
+MAX_REPEATED = 1 << 26
+"""Elements that may repeat others in memory, as those of ConstantOfShape: written out they are as
+large as those of a real model, which some exchange without its weights."""
 
 
 class Constants:
@@ -41,6 +46,7 @@ class Constants:
         self._tensors = tensors
         self._known: dict[Value, Constant | None] = {}
         self._left = MAX_COMPUTED
+        self._repeated = MAX_REPEATED
 
     def is_overridable(self, value: Value) -> bool:
         """True if a caller may replace this initializer at run time."""
@@ -72,9 +78,11 @@ class Constants:
         if value.tensor is not None or (value.producer and value.producer.op == "Constant"):
             self._left += _COMPUTED_PER_STORED * size
             return True
-        if size > self._left:
+        computed = distinct(found.data).size
+        if computed > self._left or size - computed > self._repeated:
             return False
-        self._left -= size
+        self._left -= computed
+        self._repeated -= size - computed
         return True
 
     def _evaluate(self, value: Value, depth: int) -> Constant | None:

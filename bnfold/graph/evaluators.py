@@ -28,6 +28,7 @@ __all__ = [
     "Constant",
     "Evaluator",
     "cast",
+    "distinct",
     "expand",
     "slice_of",
 ]
@@ -200,7 +201,7 @@ def cast(constant: Constant, elem_type: int) -> Constant | None:
     """The constant in another element type, or None where the conversion is not understood."""
     if constant.elem_type == elem_type:
         return constant
-    core, shape = _core(constant.data)
+    core, shape = distinct(constant.data), constant.data.shape
     if constant.is_float and elem_type in FLOATS:
         values = core.astype(np.float64)
         if constant.scale is not None:
@@ -236,13 +237,13 @@ def _constant_of_shape(node: Node, inputs: list[Constant]) -> Constant | None:
     return Constant(proto.t.data_type, np.broadcast_to(value, inputs[0].integers()))
 
 
-def _core(array: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """The part of a broadcast view that holds its numbers, and the shape of the whole."""
+def distinct(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the part of a broadcast view that holds its numbers."""
     repeated = (
         slice(0, 1) if stride == 0 and length > 1 else slice(None)
         for stride, length in zip(array.strides, array.shape, strict=True)
     )
-    return array[tuple(repeated)], array.shape
+    return array[tuple(repeated)]
 
 
 def _elementwise(
@@ -255,7 +256,7 @@ def _elementwise(
         compute: Callable[..., Any] | None
         if inputs[0].is_float and all(p.is_float or p.elem_type in _INTEGERS for p in inputs):
             arrays = [part.data if part.scale is None else part.float64 for part in inputs]
-            cores = [_core(array)[0].astype(np.float64) for array in arrays]
+            cores = [distinct(array).astype(np.float64) for array in arrays]
             compute = floats
         elif all(part.elem_type == kind and kind in _INTEGERS for part in inputs):
             cores, compute = [part.data for part in inputs], integers
