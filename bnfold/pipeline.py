@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import onnx
 
-from bnfold.check import check as compare
 from bnfold.errors import InputError, NotEquivalentError, ProviderError
 from bnfold.graph.census import operator_counts
 from bnfold.graph.fold import FoldOptions, fold_model
 from bnfold.memory import as_given, open_any
 from bnfold.neighbours.onnx_program import accepts_programs
 from bnfold.progress import Progress
-from bnfold.recalibrate.assess import statistics_of
 from bnfold.report import CheckReport, FoldReport
-from bnfold.simplify import simplify as run_onnxsim
-from bnfold.store import load, stage
+from bnfold.store import LoadedModel, load, stage
 from bnfold.targets import StrPath, resolve_target
 
 if TYPE_CHECKING:
     import onnx_ir
+
+    from bnfold.recalibrate.report import NormStatistics
 
 __all__ = ["fold", "inspect", "optimize"]
 
@@ -112,9 +111,11 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
             f"{target}: the output is external data of the input", hint="choose another name"
         )
     operators_before, size_before = operator_counts(model.proto), model.size
-    found = statistics_of(model) if statistics else None
+    found = _statistics(model) if statistics else None
     hints: tuple[str, ...] = ()
     if simplify:
+        from bnfold.simplify import simplify as run_onnxsim
+
         say("simplifying")
         simplified = run_onnxsim(model, str(src), freeze_initializers=freeze_initializers)
         model, hints = simplified.model, (simplified.hint,)
@@ -139,6 +140,8 @@ def optimize(  # noqa: PLR0913 - one keyword for each option of the command line
     say("writing")
     with stage(model, target, unchanged=not changed) as staged:
         if check and changed:
+            from bnfold.check import check as compare
+
             failing_feed = target.with_name(f"{target.stem}.failing.npz")
             try:
                 checks = compare(
@@ -256,7 +259,7 @@ def inspect(
         ModelError: The model cannot be read.
     """
     model = open_any(src)
-    found = statistics_of(model) if statistics else None
+    found = _statistics(model) if statistics else None
     report, _ = fold_model(
         model,
         _options(
@@ -269,6 +272,12 @@ def inspect(
         bytes_before=model.size,
         statistics=found,
     )
+
+
+def _statistics(model: LoadedModel) -> tuple[NormStatistics, ...]:
+    from bnfold.recalibrate.assess import statistics_of
+
+    return statistics_of(model)
 
 
 def _say_nothing(_: str) -> None:

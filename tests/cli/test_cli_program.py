@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -127,7 +128,7 @@ def test_termination_leaves_no_file_behind(
         assert len(list(digits.parent.iterdir())) == 2  # the staged model is there
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("bnfold.pipeline.compare", terminated)
+    monkeypatch.setattr(importlib.import_module("bnfold.check"), "check", terminated)
     result = run("optimize", digits)
     assert result.exit_code == 130
     assert list(digits.parent.iterdir()) == [digits]
@@ -138,7 +139,9 @@ def test_what_is_ignored_stays_ignored(
     run: Run, digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "bnfold.pipeline.compare", lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP) or ()
+        importlib.import_module("bnfold.check"),
+        "check",
+        lambda *_, **__: os.kill(os.getpid(), signal.SIGHUP) or (),
     )
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
