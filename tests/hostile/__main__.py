@@ -14,10 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import bnfold.cli.inspect
-import bnfold.cli.optimize
-import bnfold.fleet.work
-import bnfold.pipeline
 from tests.hostile.archives import archive_seeds
 from tests.hostile.mutate import mutate_bytes, mutate_model
 from tests.hostile.seeds import model_seeds
@@ -109,7 +105,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Imported before the forks, so that each costs milliseconds.
-    for module in (bnfold.cli.inspect, bnfold.cli.optimize, bnfold.fleet.work, bnfold.pipeline):
-        assert module
     sys.exit(main())

@@ -11,10 +11,6 @@ from pathlib import Path
 
 import pytest
 
-import bnfold.cli.inspect
-import bnfold.cli.optimize
-import bnfold.fleet.work
-import bnfold.pipeline  # noqa: F401 - imported before the forks, as the verbs above
 from bnfold.errors import BnfoldError, InputError
 from bnfold.torch.archive import require_harmless
 from fuzz.targets import TARGETS

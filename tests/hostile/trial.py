@@ -1,13 +1,16 @@
 """One run of a verb on a hostile file, in a forked process, and what it did wrong.
 
 The fork costs milliseconds where a fresh interpreter costs a second, and is as much a process of
-its own: a crash in native code, memory and time are those of one file.
+its own: a crash in native code, memory and time are those of one file. It is forked from a process
+that does nothing else: PyTorch does not survive the fork of one in which its threads have run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
+import multiprocessing
 import os
 import re
 import resource
@@ -17,12 +20,11 @@ import stat
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from bnfold.cli import main
 
 __all__ = ["MEMORY", "SECONDS", "Result", "broken_promise", "run", "snapshot"]
 
@@ -33,6 +35,7 @@ MEMORY = 300 << 20
 """Bytes that it may take beyond the size of the file."""
 
 _DEADLINE = 120.0
+_VERBS = ("bnfold.cli.inspect", "bnfold.cli.optimize", "bnfold.fleet.work", "bnfold.pipeline")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod"}
 _FORBIDDEN = {"os.system", "os.exec", "os.posix_spawn", "socket.connect", "pty.spawn"}
@@ -66,6 +69,24 @@ class Result:
 
 def run(arguments: Sequence[str | Path], folder: Path) -> Result:
     """Call ``bnfold`` in a process of its own, ``folder`` its current directory."""
+    return _forks().submit(_run, [os.fspath(each) for each in arguments], folder).result()
+
+
+@cache
+def _forks() -> ProcessPoolExecutor:
+    """Return the process that forks."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare)
+
+
+def _prepare() -> None:
+    """Import what every fork needs, and PyTorch, which takes seconds, if it is there."""
+    for name in _VERBS:
+        importlib.import_module(name)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch")
+
+
+def _run(arguments: list[str], folder: Path) -> Result:
     resident = _resident()
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
@@ -73,7 +94,7 @@ def run(arguments: Sequence[str | Path], folder: Path) -> Result:
         sys.stderr.flush()
         process = os.fork()
         if not process:
-            _child([os.fspath(each) for each in arguments], folder, [f.fileno() for f in files])
+            _child(arguments, folder, [f.fileno() for f in files])
         _wait(process)
         _, status, usage = os.wait4(process, 0)
         texts = []
@@ -175,7 +196,7 @@ def _child(arguments: list[str], folder: Path, files: list[int]) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         sys.addaudithook(_watch(os.path.realpath(folder) + os.sep, files[2]))
         try:
-            main(arguments, prog_name="bnfold")
+            importlib.import_module("bnfold.cli").main(arguments, prog_name="bnfold")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 98
         sys.stdout.flush()
