@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,8 @@ from benchmarks import report
 
 _DOCS = Path(__file__).parents[1] / "docs"
 _PAGE = _DOCS / "benchmarks.md"
+_LATENCY_PLOT = "![latency of the results of each tool, against bnfold's](images/latency.svg)"
+_COST_PLOT = "![time and memory of a fold against the size of the model](images/fold-cost.svg)"
 
 
 def main() -> None:
@@ -48,20 +49,11 @@ def main() -> None:
     page = _PAGE.read_text()
     for name, text in (
         ("machine", report.machine()),
-        ("latency", report.latency_table(speeds)),
-        ("fold cost", report.cost_table(costs)),
+        ("latency", f"{_LATENCY_PLOT}\n\n{report.latency_table(speeds)}"),
+        ("fold cost", f"{_COST_PLOT}\n\n{report.cost_table(costs)}"),
     ):
-        page = _replace(page, name, text)
+        page = report.replace_part(page, name, text)
     _PAGE.write_text(page)
-
-
-def _replace(page: str, name: str, text: str) -> str:
-    """Put a text between the two comments that name it."""
-    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(page):
-        raise SystemExit(f"{_PAGE}: no place for the {name}")
-    return pattern.sub(lambda _: begin + text + end, page)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from typing import Any
 from benchmarks.fold_cost import COPY
 from benchmarks.peers import OURS, versions
 
-__all__ = ["cost_plot", "cost_table", "latency_plot", "latency_table", "machine"]
+__all__ = [
+    "cost_plot",
+    "cost_table",
+    "latency_plot",
+    "latency_table",
+    "machine",
+    "replace_part",
+]
 
 Row = dict[str, Any]
 
@@ -127,3 +135,12 @@ def cost_plot(rows: Iterable[Row], path: Path) -> None:
     panels[0].set_title("time of the whole process")
     panels[1].set_title("largest resident memory")
     figure.savefig(path, metadata={"Date": None})
+
+
+def replace_part(page: str, name: str, text: str) -> str:
+    """Put a text between the two comments that name it."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(page):
+        raise SystemExit(f"the page has no place for: {name}")
+    return pattern.sub(lambda _: begin + text + end, page)
