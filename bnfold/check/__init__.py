@@ -66,7 +66,7 @@ def check(  # noqa: PLR0913 - the command has these options
         data_loader: ``file.py:function``; the function returns or yields inputs.
         samples: Compare at most this many feeds, the given ones first and then drawn ones. By
             default all that are given, and as many drawn ones as show every kind of error.
-        rtol: With ``atol``: |candidate - reference| <= atol + rtol * |reference| for every
+        rtol: With ``atol``: ``|candidate - reference| <= atol + rtol * |reference|`` for every
             element, in place of the noise rule.
         atol: See ``rtol``; in the units of the outputs.
         tolerances: ``rtol`` and ``atol`` by output name, or a JSON or TOML file with them.

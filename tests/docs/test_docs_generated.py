@@ -5,16 +5,19 @@ from __future__ import annotations
 import runpy
 from pathlib import Path
 
+import pytest
+
 from bnfold.graph.merge.readers import READERS
 from bnfold.graph.rules import RULES
 from bnfold.report import REASONS, Reason
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_rules_page_is_generated_from_the_table() -> None:
-    generator = runpy.run_path(str(DOCS / "generate_rules.py"))
-    assert (DOCS / "rules.md").read_text(encoding="utf-8") == generator["render"]()
+@pytest.mark.parametrize("page", ["cli", "rules"])
+def test_page_is_what_its_generator_makes(page: str) -> None:
+    generator = runpy.run_path(str(DOCS / f"generate_{page}.py"))
+    assert (DOCS / f"{page}.md").read_text(encoding="utf-8") == generator["render"]()
 
 
 def test_every_merge_is_described() -> None:
