@@ -26,7 +26,7 @@ PAGE = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
 LOCK = dict(
     re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
 )
-BY_DATE = {"dask", "distributed", "fsspec"}  # no version announces a change
+BY_DATE = {"dask", "distributed", "fsspec", "furo"}  # no version announces a change
 
 
 def _plain(name: str) -> str:
