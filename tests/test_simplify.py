@@ -81,7 +81,7 @@ def test_without_onnxsim(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["optimize", str(model), "--simplify"])
     assert result.exit_code == 4
     assert result.stderr.splitlines() == [
-        "error: --simplify needs onnxsim, which is not installed",
+        f"error: {model}: --simplify needs onnxsim, which is not installed",
         'hint: pip install "bnfold[simplify]"',
     ]
     assert [path.name for path in model.parent.iterdir()] == ["m.onnx"]

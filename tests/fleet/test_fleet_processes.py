@@ -79,6 +79,7 @@ def test_processes_share_the_cores(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child, "cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for number in range(2):
         make_model(tmp_path / "zoo" / f"{number}.onnx", name="tells_its_threads")
     command = ("optimize", tmp_path / "zoo", "--simplify", "--no-check", "--jobs", 2)

@@ -42,7 +42,7 @@ def test_the_options_of_the_readme_exist() -> None:
     table = section.split("| option of `recalibrate`")[1]
     mentioned = set(re.findall(r"`(--[a-z][a-z-]*)", table))
     assert mentioned <= known
-    hidden = {"--seed", "--timeout", "--verbose", "--quiet", "--output"}
+    hidden = {"--seed", "--timeout", "--verbose", "--quiet", "--output", "--config", "--no-config"}
     assert {option for option in known if option.startswith("--")} - hidden == mentioned
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 
 from bnfold import pipeline
+from bnfold.recalibrate import assess
 from bnfold.report.render import FORMS
 from tests.cli.conftest import Run
 
@@ -221,6 +222,6 @@ def test_statistics_are_looked_at_for_reports_only(
     def looked_at(_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(pipeline, "statistics_of", looked_at)
+    monkeypatch.setattr(assess, "statistics_of", looked_at)
     assert run("optimize", digits, "--json").exit_code == 0
     assert run("inspect", digits).exit_code == 0
