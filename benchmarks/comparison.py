@@ -29,7 +29,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "comparison.md"
 _BN = "float[8] s, float[8] t, float[8] m, float[8] var"
 _BN2 = "float[8] s2, float[8] t2, float[8] m2, float[8] var2"
 _BN3 = "float[8] s3, float[8] t3, float[8] m3, float[8] var3"
-_IMAGE = "(float[2,8,9,9] x) => (float y)"
+_OUT = "(float[A,B,C,D] y)"
+_IMAGE = f"(float[2,8,9,9] x) => {_OUT}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ CASES = (
     ),
     Case(
         "GRU behind BN",
-        "g (float[5,2,8] x) => (float y) <float[1,12,8] w, float[1,12,4] r, float[1,24] b,"
+        f"g (float[5,2,8] x) => {_OUT} <float[1,12,8] w, float[1,12,4] r, float[1,24] b,"
         f" {_BN}> {{ p = Transpose<perm=[0,2,1]>(x)  n = BatchNormalization(p, s, t, m, var)"
         "  q = Transpose<perm=[0,2,1]>(n)  y = GRU<hidden_size=4>(q, w, r, b) }",
     ),
@@ -182,7 +183,7 @@ CASES = (
     ),
     Case(
         "Conv whose weight a caller may replace, BN",
-        f"g (float[2,8,9,9] x, float[8,8,3,3] w = {{{','.join(['0.5'] * 576)}}}) => (float y)"
+        f"g (float[2,8,9,9] x, float[8,8,3,3] w = {{{','.join(['0.5'] * 576)}}}) => {_OUT}"
         f" <{_BN}> {{ c = Conv(x, w)  y = BatchNormalization(c, s, t, m, var) }}",
         must_stay=True,
     ),

@@ -17,11 +17,11 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 default_role = "code"  # in docstrings, `name` is code
-suppress_warnings = ["config.cache"]
+
+smartquotes = False  # an option begins with two hyphens
 
 html_theme = "furo"
 html_title = f"bnfold {release}"
-html_static_path: list[str] = []
 html_copy_source = False
 html_math_renderer = "mathml"
 

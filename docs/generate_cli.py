@@ -94,8 +94,12 @@ def _default(option: click.Option, context: click.Context) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing but code means anything to Markdown."""
-    return re.sub(r"(`[^`]*`)|([*|<])", lambda found: found[1] or f"\\{found[2]}", text)
+    """Text in which nothing but code means anything to Markdown; options are code."""
+    return re.sub(
+        r"(`[^`]*`)|(?<![\w-])(--?[a-z][a-z-]*)|([*|<])",
+        lambda found: found[1] or (f"`{found[2]}`" if found[2] else f"\\{found[3]}"),
+        text,
+    )
 
 
 if __name__ == "__main__":
