@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = ("cpu", "images", "report")
-TOOLS = ("pytest", "hypothesis", "jsonschema", "markdown-it-py", "html5lib")
+TOOLS = ("pytest", "pytest-xdist", "hypothesis", "jsonschema", "markdown-it-py", "html5lib")
 TESTS = (
     "tests/store",
     "tests/cli",
