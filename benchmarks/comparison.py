@@ -211,10 +211,15 @@ def _cell(case: Case, tool: str, folder: Path) -> str:
     return str(left) if all(each.equivalent for each in checks) else f"{left}, **wrong**"
 
 
+def _short(tool: str) -> str:
+    return tool.partition(",")[0]
+
+
 def onnx_table() -> str:
     """Run all tools on all patterns."""
     tools = [OURS, *(tool for tool in versions() if tool != OURS)]
-    lines = [f"| pattern | before | {' | '.join(tools)} |", "|---|---|" + "---|" * len(tools)]
+    titles = " | ".join(_short(tool) for tool in tools)
+    lines = [f"| pattern | before | {titles} |", "|---|---|" + "---|" * len(tools)]
     with tempfile.TemporaryDirectory() as temporary:
         for case in CASES:
             cells = [_cell(case, tool, Path(temporary)) for tool in tools]
@@ -227,7 +232,7 @@ def onnx_table() -> str:
 def main() -> None:
     """Replace the tables of the page."""
     page = PAGE.read_text(encoding="utf-8")
-    tools = ", ".join(f"{tool} {version}" for tool, version in versions().items())
+    tools = ", ".join(f"{_short(tool)} {version}" for tool, version in versions().items())
     for name, text in (
         ("versions", f"With {tools}."),
         ("patterns", onnx_table()),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -89,6 +93,30 @@ def test_every_exit_code_has_an_example(codes: list[tuple[list[str], int]], read
     assert {code for _, code in codes} == {0, 1, 2, 3, 4}
     assert not (reader.folder / "strict.onnx").exists()
     assert (reader.folder / "strict.failing.npz").is_file()
+
+
+@pytest.mark.skipif(
+    not shutil.which("timeout") or signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+    reason="nothing can be interrupted here",
+)
+def test_an_interruption_and_a_script(reader: Reader) -> None:
+    lines = [text for language, text in blocks("exit-codes.md") if language == "bash"]
+    interrupted, script = lines[-2:]
+    assert in_bash(interrupted, reader).returncode == 130
+    (reader.folder / "digits.folded.onnx").write_bytes(Path("models/digits.onnx").read_bytes())
+    assert in_bash(script, reader).stdout == "the same\n"
+
+
+def in_bash(text: str, reader: Reader) -> subprocess.CompletedProcess[str]:
+    """Run lines that are more than commands of bnfold."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", text.replace("/tmp", str(reader.folder))],  # noqa: S108, S607 - as on the page
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_table_is_that_of_the_readme() -> None:
