@@ -37,7 +37,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 
 # Types of other projects, and of bnfold's inside, have no page here.
-nitpick_ignore_regex = [("py:.*", r"(?!bnfold\.[A-Za-z]+$).*")]
+nitpick_ignore_regex = [("py:.*", r"(?!bnfold\.(torch\.)?\w+$).*")]
 
 
 def _inline_math(translator: HTML5Translator, node: nodes.math) -> None:
