@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import OURS, TOOLS, Cost, run_process, run_tool
+from benchmarks.peers import OURS, PROGRAM, TOOLS, Cost, run_process, run_tool
 from benchmarks.stacks import write_chain, write_stack
 
 __all__ = ["COPY", "START", "measure", "plan"]
@@ -116,7 +116,7 @@ def main() -> None:
         tool: [run_process(command) for _ in range(20)]
         for tool, command in (
             (START, [sys.executable, "-c", "pass"]),
-            (OURS, [sys.executable, "-m", "bnfold", "--help"]),
+            (OURS, [PROGRAM, "--help"]),
         )
     }
     lines += rows({"kind": "help"}, helped)

@@ -17,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MORE", "OURS", "TOOLS", "Cost", "run_tool", "versions"]
+__all__ = ["MORE", "OURS", "PROGRAM", "TOOLS", "Cost", "run_tool", "versions"]
 
 OURS = "bnfold"
+PROGRAM = str(Path(sys.executable).with_name("bnfold"))
+"""What is installed, as its users call it: not the source beside this file."""
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -65,29 +67,17 @@ def _runtime(source: str, target: str) -> None:
     ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def _bnfold(source: str, target: str) -> None:
-    from bnfold.cli import main
-
-    main(["optimize", source, "-o", target, "--no-check", "--quiet"])
-
-
-def _ones_channel(source: str, target: str) -> None:
-    from bnfold.cli import main
-
-    main(["optimize", source, "-o", target, "--no-check", "--quiet", "--ones-channel"])
-
-
 # Name -> (what runs it, the package whose version counts).
-TOOLS: dict[str, tuple[Callable[[str, str], None], str]] = {
+_PEERS: dict[str, tuple[Callable[[str, str], None], str]] = {
     "onnxsim": (_onnxsim, "onnxsim"),
     "OnnxSlim": (_onnxslim, "onnxslim"),
     "onnxoptimizer": (_onnxoptimizer, "onnxoptimizer"),
     "onnxscript": (_onnxscript, "onnxscript"),
     "ONNX Runtime, offline": (_runtime, "onnxruntime"),
-    OURS: (_bnfold, "bnfold"),
 }
+TOOLS = (*_PEERS, OURS)
 # Where there is something for it to do.
-MORE = {"bnfold --ones-channel": (_ones_channel, "bnfold")}
+MORE = ("bnfold --ones-channel",)
 
 
 @dataclass(frozen=True)
@@ -107,7 +97,11 @@ class Cost:
 
 def run_tool(tool: str, source: Path, target: Path, timeout: float = 600.0) -> Cost:
     """Run a tool in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.peers", tool, str(source), str(target)]
+    if tool in _PEERS:
+        command = [sys.executable, "-m", "benchmarks.peers", tool, str(source), str(target)]
+    else:
+        options = ["-o", str(target), "--no-check", "--quiet"]
+        command = [PROGRAM, "optimize", str(source), *options, *tool.split()[1:]]
     return run_process(command, timeout)
 
 
@@ -120,8 +114,9 @@ def run_process(command: list[str], timeout: float = 600.0) -> Cost:
 
 def versions() -> dict[str, str]:
     """Return the versions of the tools that are installed."""
+    packages = {tool: package for tool, (_, package) in _PEERS.items()} | {OURS: OURS}
     found = {}
-    for tool, (_, package) in TOOLS.items():
+    for tool, package in packages.items():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[tool] = importlib.metadata.version(package)
     return found
@@ -130,4 +125,4 @@ def versions() -> dict[str, str]:
 if __name__ == "__main__":
     name, first, second = sys.argv[1:]
     with contextlib.redirect_stdout(io.StringIO()):
-        {**TOOLS, **MORE}[name][0](first, second)
+        _PEERS[name][0](first, second)
