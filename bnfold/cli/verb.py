@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from bnfold.cli.shortened import shortened_files_are_an_error
 from bnfold.cli.types import FILE
 from bnfold.config.names import configurable, environment_names, unknown_variables
 
@@ -121,7 +122,8 @@ class Verb(click.Command):
         self._warn_of_environment(ctx)
         model = None if self.each_model else _first_model(ctx)
         ctx.params.update({name: each.value for name, each in resolve(ctx, model).items()})
-        return super().invoke(ctx)
+        with shortened_files_are_an_error():
+            return super().invoke(ctx)
 
     def resolved(self, parent: click.Context, model: str | None) -> dict[str, Resolved]:
         """Return what the options come to if the command line has none, by parameter name.
