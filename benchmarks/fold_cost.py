@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.peers import OURS, PROGRAM, TOOLS, Cost, run_process, run_tool
 from benchmarks.stacks import write_chain, write_stack
 
-__all__ = ["COPY", "START", "measure", "plan"]
+__all__ = ["COPY", "START", "measure", "plan", "write_megabytes"]
 
 COPY = "cp"
 START = "python -c pass"
@@ -39,16 +39,19 @@ _MOST_FOR_PEERS = 2000
 Write = Callable[[Path], None]
 
 
+def write_megabytes(path: Path, size: int, *, external: bool = False) -> None:
+    """Write a stack of about so many MB."""
+    channels = _CHANNELS.get(size, _WIDE)
+    layers = max(1, round(size * _MB / (36 * channels**2)))
+    write_stack(path, layers, channels, external=external)
+
+
 def plan(arguments: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Write, list[str]]]:
     """Yield what each model is, how it is written, and which tools can be asked."""
     everyone, alone = [COPY, *TOOLS], [COPY, OURS]
     for kind, sizes in (("inside", arguments.sizes), ("external", arguments.external)):
         for size in sizes:
-            channels = _CHANNELS.get(size, _WIDE)
-            layers = max(1, round(size * _MB / (36 * channels**2)))
-            write = partial(
-                write_stack, layers=layers, channels=channels, external=kind == "external"
-            )
+            write = partial(write_megabytes, size=size, external=kind == "external")
             tools = everyone if size <= _MOST_FOR_PEERS else alone
             yield {"kind": kind, "megabytes": size}, write, tools
     for count in arguments.nodes:
