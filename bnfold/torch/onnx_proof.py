@@ -91,9 +91,9 @@ class _Model:
         except Exception as error:
             if "NOT_IMPLEMENTED" not in str(error):
                 raise
-            from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - seldom needed
+            from bnfold.check.runtimes.evaluator_ops import evaluator_class  # noqa: PLC0415
 
-            evaluator = ReferenceEvaluator(onnx.load(file))
+            evaluator = evaluator_class()(onnx.load(file))
             self.inputs, self.outputs = evaluator.input_names, evaluator.output_names
             self.run_on = evaluator.run
         else:

@@ -269,8 +269,11 @@ def test_order_of_outputs() -> None:
     assert reports[0].detail == "the outputs differ in order: 'y', 'z' became 'z', 'y'"
 
 
+@pytest.mark.parametrize("place", ["graph", "function", "branch"])
 @pytest.mark.parametrize("opset", [7, 9, 14, 17])
-def test_batch_normalization_of_the_evaluator_is_that_of_the_runtime(opset: int) -> None:
+def test_batch_normalization_of_the_evaluator_is_that_of_the_runtime(
+    opset: int, place: str
+) -> None:
     rng = np.random.default_rng(0)
     names = ["s", "b", "m", "v"]
     weights = {name: rng.uniform(0.5, 2, 3).astype(np.float32) for name in names}
@@ -282,6 +285,20 @@ def test_batch_normalization_of_the_evaluator_is_that_of_the_runtime(opset: int)
         weights,
         opset=opset,
     )
+    if place == "function":
+        inputs = ["x", *names]
+        opsets = [helper.make_opsetid("", opset)]
+        proto.functions.append(helper.make_function("own", "F", inputs, ["y"], [node], opsets))
+        proto.opset_import.append(helper.make_opsetid("own", 1))
+        proto.graph.node[0].CopyFrom(helper.make_node("F", inputs, ["y"], domain="own"))
+    elif place == "branch":
+        end = [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)]
+        node.output[0] = "z"
+        branch = helper.make_graph([node], "branch", [], end)
+        choice = helper.make_node("If", ["always"], ["y"], then_branch=branch, else_branch=branch)
+        proto.graph.node[0].CopyFrom(choice)
+        always = onnx.numpy_helper.from_array(np.array(True), "always")
+        proto.graph.initializer.append(always)
     opened = open_model(proto, "reference")
     feed = {"x": rng.normal(size=(2, 3, 4)).astype(np.float32)}
     (ours,) = ReferenceRunner(opened).run(feed)

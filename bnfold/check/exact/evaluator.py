@@ -28,7 +28,7 @@ from onnx import numpy_helper
 from bnfold.check.exact.operators import fast_operators
 from bnfold.check.feeds.draws import is_float
 from bnfold.check.models.model import Array, Model
-from bnfold.check.runtimes.evaluator_ops import batch_normalization
+from bnfold.check.runtimes.evaluator_ops import evaluator_class
 from bnfold.check.runtimes.sessions import RunError, Value
 from bnfold.check.verdict.noise import NOT_WEIGHTS, rounded_otherwise
 
@@ -102,16 +102,13 @@ class ExactRunner:
         self._weights: dict[str, Callable[[], Array]] = {}
         self._take_weights(proto.graph)
         _promote(proto, self._values)
-        opsets = {entry.domain: entry.version for entry in proto.opset_import}
         for entry in proto.opset_import:
             if entry.domain == "ai.onnx":
                 entry.domain = ""
-        opset = opsets.get("", opsets.get("ai.onnx", 1))
-        operators = [batch_normalization(opset), *fast_operators()]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._evaluator = _evaluator_class()(proto, new_ops=operators)
+                self._evaluator = _evaluator_class()(proto)
         except Exception as error:  # any operator's own code runs here
             raise RunError(_sentence(error)) from error
 
@@ -291,9 +288,8 @@ def _multiplications(op_type: str, inputs: Sequence[Value], outputs: Sequence[Va
 @functools.cache
 def _evaluator_class() -> Any:
     """Return the evaluator whose values are float64 at every step."""
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow import, rarely needed
 
-    class Evaluator(ReferenceEvaluator):
+    class Evaluator(evaluator_class(fast_operators())):  # type: ignore[misc]  # any evaluator
         def run(
             self,
             output_names: Any,

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from bnfold.check.models.model import Array, Model
-from bnfold.check.runtimes.evaluator_ops import batch_normalization
+from bnfold.check.runtimes.evaluator_ops import evaluator_class
 from bnfold.check.runtimes.installed import require_runtime
 from bnfold.check.runtimes.providers import CUDA_CHECKED
 from bnfold.check.runtimes.sessions import (
@@ -74,14 +74,10 @@ class EvaluatedNode:
     """
 
     def __init__(self, proto: onnx.ModelProto, constants: Mapping[str, Array]) -> None:
-        from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow import, rarely needed
-
         self.provider = REFERENCE_EVALUATOR
         self._constants = constants
-        opsets = {entry.domain: entry.version for entry in proto.opset_import}
-        opset = opsets.get("", opsets.get("ai.onnx", 1))
         try:
-            self._evaluator = ReferenceEvaluator(proto, new_ops=[batch_normalization(opset)])
+            self._evaluator = evaluator_class()(proto)
         except Exception as error:  # any operator's own code runs here
             raise run_error(error) from error
 

@@ -1,18 +1,47 @@
-"""BatchNormalization for the ONNX reference evaluator, in the form of every opset.
+"""The ONNX reference evaluator, with a BatchNormalization in the form of every opset.
 
 The evaluator's own (onnx 1.23) recomputes the statistics from the batch in opsets 6 to 13, where
-the operator specification says inference, and reads ``spatial=0`` as ``spatial=1``.
+the operator specification says inference, and reads ``spatial=0`` as ``spatial=1``. Operators that
+it is given are not those of the functions of a model.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from bnfold.check.models.model import Array
 
-__all__ = ["batch_normalization"]
+__all__ = ["evaluator_class"]
+
+
+@cache
+def evaluator_class(operators: tuple[Any, ...] = ()) -> Any:
+    """Return the class of evaluators that know more operators, in functions and bodies too.
+
+    Args:
+        operators: Their classes, beside that of BatchNormalization.
+    """
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow import, rarely needed
+
+    class Evaluator(ReferenceEvaluator):
+        def __init__(
+            self,
+            proto: Any,
+            opsets: dict[str, int] | None = None,
+            functions: Any = None,
+            verbose: int = 0,
+            new_ops: Any = None,
+            **options: Any,
+        ) -> None:
+            versions = opsets or {each.domain: each.version for each in proto.opset_import}
+            own = batch_normalization(versions.get("", versions.get("ai.onnx", 1)))
+            known = {each.__name__: each for each in (*(new_ops or ()), *operators, own)}
+            super().__init__(proto, opsets, functions, verbose, list(known.values()), **options)
+
+    return Evaluator
 
 
 def batch_normalization(opset: int) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from bnfold.check.models.model import Model
-from bnfold.check.runtimes.evaluator_ops import batch_normalization
+from bnfold.check.runtimes.evaluator_ops import evaluator_class
 from bnfold.check.runtimes.installed import require_runtime
 from bnfold.check.runtimes.ortvalues import needs_memory, ort_value, run_by_memory
 from bnfold.check.runtimes.placement import nodes_per_provider, prove_placement
@@ -219,14 +219,9 @@ class ReferenceRunner:
     """
 
     def __init__(self, model: Model, overrides: Mapping[str, np.ndarray] | None = None) -> None:
-        from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow import, rarely needed
-
         self.provider = REFERENCE_EVALUATOR
         try:
-            proto = model.load()
-            opsets = {entry.domain: entry.version for entry in proto.opset_import}
-            opset = opsets.get("", opsets.get("ai.onnx", 1))
-            self._evaluator = ReferenceEvaluator(proto, new_ops=[batch_normalization(opset)])
+            self._evaluator = evaluator_class()(model.load())
         except Exception as error:  # any operator's own code runs here
             raise RunError(_one_line(error)) from error
         if overrides:
