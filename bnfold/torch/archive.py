@@ -20,16 +20,29 @@ from typing import Any
 
 from bnfold.errors import InputError, ModelError
 
-__all__ = ["require_harmless", "require_sound", "without_pickled_code"]
+__all__ = [
+    "DAMAGE",
+    "FILE_OPERATORS",
+    "require_harmless",
+    "require_sound",
+    "untrusted",
+    "without_pickled_code",
+]
 
 MAX_GROWTH = 4
 """How many times as large as the file its entries may be; PyTorch does not compress them."""
 
+FILE_OPERATORS = {"from_file", "load_library", "load_tensor", "save"}
+"""Operators of PyTorch that read or write the file that their argument names."""
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError)
+"""What reading an entry of a damaged archive raises."""
+
 _SPARE = 1 << 20
 _ENCRYPTED = 1
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError)
 _COMPILED = ("data/aotinductor/", "data/executorch/")
-_PICKLED = "data/constants/opaque_obj"
+_PICKLED = ("data/constants/opaque_obj", "data/constants/custom_obj")
+_IMPORTS = {"__enum__", "default_factory_module"}
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _EXPRESSION = (
     *(ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name),
@@ -67,7 +80,7 @@ def require_sound(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-    except (*_DAMAGE, ValueError) as error:
+    except (*DAMAGE, ValueError) as error:
         raise ModelError(f"{file}: a damaged archive: {error}", hint="copy it again") from error
     for problem in _problems(entries, file.stat().st_size):
         raise ModelError(
@@ -108,20 +121,30 @@ def require_harmless(file: Path) -> None:
         for entry in archive.infolist():
             inner = entry.filename.partition("/")[2]
             if inner.startswith(_COMPILED):
-                raise _untrusted(file, "compiled code")
+                raise untrusted(file, "compiled code")
             if inner.startswith(_PICKLED):
-                raise _untrusted(file, "a pickled object")
+                raise untrusted(file, "a pickled object")
             if entry.filename.endswith(".json"):
                 try:
-                    content = json.loads(archive.read(entry))
-                    harmless = all(map(_is_harmless, _expressions(content)))
-                except (*_DAMAGE, ValueError, RecursionError) as error:
+                    threat = _threat(json.loads(archive.read(entry)))
+                except (*DAMAGE, ValueError, RecursionError) as error:
                     raise ModelError(
                         f"{file}: a damaged archive: '{entry.filename}' cannot be read",
                         hint="copy it again",
                     ) from error
-                if not harmless:
-                    raise _untrusted(file, "an expression that is more than arithmetic")
+                if threat:
+                    raise untrusted(file, threat)
+
+
+def _threat(content: Any) -> str | None:
+    """Return what a description of a program would do besides arithmetic, or None."""
+    if not all(map(_is_harmless, _expressions(content))):
+        return "an expression that is more than arithmetic"
+    if not FILE_OPERATORS.isdisjoint(_operators(content)):
+        return "an operator that reads or writes files"
+    if not _IMPORTS.isdisjoint(_keys_of_structures(content)):
+        return "a structure whose types are imported"
+    return None
 
 
 @contextlib.contextmanager
@@ -139,7 +162,8 @@ def without_pickled_code() -> Iterator[None]:
         os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
-def _untrusted(file: Path, what: str) -> InputError:
+def untrusted(file: Path, what: str) -> InputError:
+    """The error for a file that would run code of its own."""
     return InputError(
         f"{file}: it holds {what}, which would run as you",
         hint="--trust-pickle loads it all the same: only for files you trust",
@@ -148,17 +172,49 @@ def _untrusted(file: Path, what: str) -> InputError:
 
 def _expressions(content: Any) -> Iterator[str]:
     """Yield every text that PyTorch evaluates."""
+    for key, value in _entries(content):
+        if key == "expr_str":
+            yield value
+        elif key == "guards_code":
+            yield from value or ()
+
+
+def _operators(content: Any) -> Iterator[str]:
+    """Yield the parts of the names of what is called."""
+    for key, value in _entries(content):
+        if key in ("target", "as_operator") and isinstance(value, str):
+            yield from value.split(".")
+
+
+def _keys_of_structures(content: Any) -> Iterator[str]:
+    """Yield the keys in the descriptions of inputs and outputs, which are JSON inside of JSON."""
+    for key, value in _entries(content):
+        if key in ("in_spec", "out_spec"):
+            for inner, _ in _entries(_decoded(value)):
+                yield inner
+
+
+def _decoded(value: Any) -> Any:
+    """The value with every text in it that is JSON itself taken apart."""
+    if isinstance(value, dict):
+        return {key: _decoded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{", '"')):
+        with contextlib.suppress(ValueError):
+            return _decoded(json.loads(value))
+    return value
+
+
+def _entries(content: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key with its value, at any depth."""
     if isinstance(content, dict):
         for key, value in content.items():
-            if key == "expr_str":
-                yield value
-            elif key == "guards_code":
-                yield from value or ()
-            else:
-                yield from _expressions(value)
+            yield key, value
+            yield from _entries(value)
     elif isinstance(content, list):
         for value in content:
-            yield from _expressions(value)
+            yield from _entries(value)
 
 
 def _is_harmless(text: object) -> bool:

@@ -31,6 +31,7 @@ from bnfold.torch.archive import require_harmless, require_sound, without_pickle
 from bnfold.torch.checkpoint import fill, find_state
 from bnfold.torch.files import Kind, kind_of
 from bnfold.torch.reasons import reason_of
+from bnfold.torch.script_archive import require_harmless_script
 
 __all__ = ["build", "load"]
 
@@ -90,7 +91,8 @@ def load(
                 f"{file}: it is {kind.value}, which needs no --arch and has no --ema",
                 hint="leave these options away",
             )
-        return _program(file, trust=trust_pickle) if kind is Kind.PROGRAM else _script(file)
+        read = _program if kind is Kind.PROGRAM else _script
+        return read(file, trust=trust_pickle)
     content = _safetensors(file) if kind is Kind.SAFETENSORS else _pickle(file, trust=trust_pickle)
     if isinstance(content, nn.Module) and arch is None:
         return content
@@ -130,7 +132,9 @@ def _program(file: Path, *, trust: bool) -> ExportedProgram:
     return program
 
 
-def _script(file: Path) -> torch.jit.ScriptModule:
+def _script(file: Path, *, trust: bool) -> torch.jit.ScriptModule:
+    if not trust:
+        require_harmless_script(file)
     read: Any = torch.jit.load  # without annotations
     script: torch.jit.ScriptModule = _read(
         file, Kind.SCRIPT, lambda: read(str(file), map_location="cpu")

@@ -21,6 +21,8 @@ from tests.hostile.trial import broken_promise, run, snapshot
 
 PROVED = 50
 ARCHIVES = 10
+TIMEOUT = 20
+"""Seconds that a proof may take."""
 KEPT = Path("/tmp/hostile")  # noqa: S108 - the default, which --keep changes
 
 
@@ -53,15 +55,15 @@ def attempt(seed: int, folder: Path, *, archives: bool) -> tuple[str, str | None
     if name != "m.onnx":
         arguments = ["optimize", name, "--no-check", "-o", "out.onnx", "--input", "1x4x8x8"]
     elif seed % PROVED == 1:
-        arguments = ["optimize", name, "-o", "out.onnx", "--timeout", "20"]
+        arguments = ["optimize", name, "-o", "out.onnx", "--timeout", str(TIMEOUT)]
     else:
         arguments = [("inspect", "optimize")[seed % 2], name]
         arguments += ["--no-check", "-o", "out.onnx"] if arguments[0] == "optimize" else []
     proved = arguments[0] == "optimize" and "--no-check" not in arguments
-    slow = proved or name != "m.onnx"
     result = run([*arguments, "--quiet"], folder)
     codes = (0, 2, 4) if proved or name != "m.onnx" else (0, 2)
-    problem = broken_promise(result, len(data), codes=codes, seconds=15 if slow else 5)
+    seconds = TIMEOUT + 5 if proved else 5 if name == "m.onnx" else 15
+    problem = broken_promise(result, len(data), codes=codes, seconds=seconds)
     after = snapshot(folder)
     if any(after.get(path) != content for path, content in before.items()):
         problem = "the input was changed"

@@ -190,6 +190,7 @@ def _child(arguments: list[str], folder: Path, files: list[int]) -> None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
         sys.dont_write_bytecode = True
         tempfile.tempdir = str(folder)
+        os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)  # set when PyTorch was imported
         limit = int(4 * SECONDS)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
