@@ -304,3 +304,23 @@ def test_batch_normalization_of_the_evaluator_is_that_of_the_runtime(
     (ours,) = ReferenceRunner(opened).run(feed)
     (theirs,) = OrtRunner(opened, "CPUExecutionProvider", "disable_all").run(feed)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_bias_of_transposed_convolutions_in_the_evaluator(groups: int) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(size=(4, 2, 3, 2)).astype(np.float32),
+        "b": rng.normal(size=2 * groups).astype(np.float32),
+    }
+    proto = model(
+        [helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], group=groups)],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 4, 3, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        weights,
+    )
+    opened = open_model(proto, "reference")
+    feed = {"x": rng.normal(size=(2, 4, 3, 5)).astype(np.float32)}
+    (ours,) = ReferenceRunner(opened).run(feed)
+    (theirs,) = OrtRunner(opened, "CPUExecutionProvider", "disable_all").run(feed)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)

@@ -1,8 +1,9 @@
-"""The ONNX reference evaluator, with a BatchNormalization in the form of every opset.
+"""The ONNX reference evaluator, with operators that do what the specification says.
 
-The evaluator's own (onnx 1.23) recomputes the statistics from the batch in opsets 6 to 13, where
-the operator specification says inference, and reads ``spatial=0`` as ``spatial=1``. Operators that
-it is given are not those of the functions of a model.
+The evaluator's own BatchNormalization (onnx 1.23) recomputes the statistics from the batch in
+opsets 6 to 13, where the specification says inference, and reads ``spatial=0`` as ``spatial=1``.
+Its ConvTranspose mixes groups up, weights and biases. And operators that it is given are not those
+of the functions of a model.
 """
 
 from __future__ import annotations
@@ -38,10 +39,32 @@ def evaluator_class(operators: tuple[Any, ...] = ()) -> Any:
         ) -> None:
             versions = opsets or {each.domain: each.version for each in proto.opset_import}
             own = batch_normalization(versions.get("", versions.get("ai.onnx", 1)))
-            known = {each.__name__: each for each in (*(new_ops or ()), *operators, own)}
+            given = (_conv_transpose(), *(new_ops or ()), *operators, own)
+            known = {each.__name__: each for each in given}
             super().__init__(proto, opsets, functions, verbose, list(known.values()), **options)
 
     return Evaluator
+
+
+@cache
+def _conv_transpose() -> Any:
+    from onnx.reference.ops import op_conv_transpose  # noqa: PLC0415 - slow import
+
+    base: Any = op_conv_transpose.ConvTranspose
+
+    class ConvTranspose(base):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: Array, w: Array, b: Array | None = None, **options: Any) -> Any:
+            groups = options.pop("group", None) or 1
+            parts = [
+                base._run(self, *part, group=1, **options)[0]  # noqa: SLF001 - its own group
+                for part in zip(np.split(x, groups, axis=1), np.split(w, groups), strict=True)
+            ]
+            y = np.concatenate(parts, axis=1)
+            return (y if b is None else (y + b.reshape(-1, *(1,) * (y.ndim - 2))).astype(x.dtype),)
+
+    return ConvTranspose
 
 
 def batch_normalization(opset: int) -> Any:
