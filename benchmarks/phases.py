@@ -50,8 +50,10 @@ import click, rich.console, rich.table
 lap("import click and rich")
 import bnfold.cli.optimize, bnfold.cli.fold_tables, bnfold.pipeline, bnfold.torch.files
 lap("import bnfold")
-from bnfold.graph import fold, shapes
-from bnfold.store import output, save
+fold, shapes, output, save = (
+    sys.modules[f"bnfold.{name}"]
+    for name in ("graph.fold", "graph.shapes", "store.output", "store.save")
+)
 
 def timed(owner, name, before, after):
     call = getattr(owner, name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import signal
@@ -91,6 +93,9 @@ class Program(click.Group):
         kwargs["standalone_mode"] = False
         if COMPLETION_VARIABLE in os.environ:
             importlib.import_module("bnfold.cli.completion")  # it has the scripts' other half
+        # At the end Python would look for garbage in all of numpy and onnx: a fifth of a short run.
+        atexit.unregister(gc.freeze)
+        atexit.register(gc.freeze)
         with _termination_is_an_interrupt():
             code = _run(super().main, *args, **kwargs)
         sys.exit(code)
