@@ -131,7 +131,7 @@ def cost_plot(rows: Iterable[Row], path: Path) -> None:
             axes.plot(*zip(*points, strict=True), marker="o", label=tool, **style.get(tool, {}))
         axes.set(xscale="log", yscale="log", xlabel="size of the model, MB", ylabel=label)
         axes.grid(linewidth=0.3)
-    panels[0].legend(fontsize="small")
+    panels[0].legend(fontsize="small", loc="upper left")
     panels[0].set_title("time of the whole process")
     panels[1].set_title("largest resident memory")
     figure.savefig(path, metadata={"Date": None})
