@@ -98,6 +98,12 @@ def _names(node: onnx.NodeProto, label: str) -> Iterator[str | bytes]:
         )
     yield from (node.op_type, node.domain, node.name)
     for attribute in node.attribute:
+        is_count = node.op_type == "Split" and attribute.name == "num_outputs"
+        if is_count and attribute.i < len(node.output):  # ends the process in shape inference
+            raise ModelError(
+                f"{label}: the Split {quoted(node.name)} has {len(node.output)} outputs and a "
+                f"num_outputs of {attribute.i}"
+            )
         yield from (attribute.name, attribute.ref_attr_name)
 
 

@@ -56,7 +56,7 @@ def _kind_of_archive(path: Path) -> Kind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise ModelError(
             f"{path}: a damaged archive: {error}", hint="the file may be cut short: copy it again"
         ) from error

@@ -467,6 +467,15 @@ def _training(model: ModelProto) -> None:
     info.update_binding.add(key="w", value="nowhere")
 
 
+def _split() -> ModelProto:
+    """A Split that says to have fewer outputs than it has."""
+    model = _model()
+    model.opset_import[0].version = 18
+    outputs = ["first", "second", "third"]
+    model.graph.node.append(helper.make_node("Split", ["y"], outputs, num_outputs=2))
+    return model
+
+
 def _dims(name: str, dims: Iterable[int], data: bytes | None = None) -> Callable[[], bytes]:
     def change(model: ModelProto) -> None:
         tensor = next(each for each in model.graph.initializer if each.name == name)
@@ -521,6 +530,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "outputs that nobody makes": _spoilt(lambda m: m.graph.output.add(name="nowhere")),
     "a normalization without inputs": _spoilt(lambda m: m.graph.node[1].ClearField("input")),
     "a normalization without outputs": _spoilt(lambda m: m.graph.node[1].ClearField("output")),
+    "a Split with too many outputs": _of(_split),
     "a node without operator": _spoilt(lambda m: m.graph.node[0].ClearField("op_type")),
     "no inputs and no outputs": _of(lambda: _model(inputs=[], outputs=[])),
     # sizes

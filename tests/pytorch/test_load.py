@@ -187,6 +187,10 @@ def test_bad_files(tmp_path: Path, arch: str) -> None:
     whole = (MODELS / "digits.pt2").read_bytes()
     (tmp_path / "cut.pt2").write_bytes(whole[: len(whole) // 2])
     refused("cut.pt2: a damaged archive", tmp_path / "cut.pt2", ModelError)
+    newer = bytearray(whole)
+    newer[newer.rindex(b"PK\1\2") + 6] = 127  # the version that is needed to extract
+    (tmp_path / "newer.pt2").write_bytes(newer)
+    refused("newer.pt2: a damaged archive", tmp_path / "newer.pt2", ModelError)
     (tmp_path / "empty.pt").write_bytes(b"")
     refused("this is no PyTorch file", tmp_path / "empty.pt", ModelError)
     refused("no such file", tmp_path / "nowhere.pt", ModelError)
