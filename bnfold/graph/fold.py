@@ -28,7 +28,9 @@ from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
 from bnfold.graph.validity import blaming
-from bnfold.report import BRANCH, FoldReport, Reason, Verdict
+from bnfold.graph.verdicts import continued, progress
+from bnfold.graph.verdicts import sites as sites_of
+from bnfold.report import FoldReport, Reason, Verdict
 from bnfold.store import LoadedModel, TensorStore
 
 __all__ = ["FoldOptions", "fold_model"]
@@ -93,15 +95,15 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
 def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bool]:
     before = operator_counts(model.proto)
     original = _copy(model.proto) if model.proto.functions else None
-    verdicts, changed = _fold_graph(model.proto, model.tensors, options)
+    verdicts, changed = _fold_repeatedly(model.proto, model.tensors, options)
     in_functions = [
-        v.graph for v in _sites(verdicts) if not v.folded and v.graph.startswith("function ")
+        v.graph for v in sites_of(verdicts) if not v.folded and v.graph.startswith("function ")
     ]
     if original is not None and in_functions:
         inlined = inline(original, in_functions)
         if inlined is not None:
-            others, _ = _fold_graph(inlined, model.tensors, options)
-            if _progress(others) > _progress(verdicts):
+            others, _ = _fold_repeatedly(inlined, model.tensors, options)
+            if progress(others) > progress(verdicts):
                 model.proto.CopyFrom(inlined)
                 verdicts, changed = others, True
     if changed:
@@ -120,6 +122,26 @@ def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, b
     return report, changed
 
 
+def _fold_repeatedly(
+    proto: ModelProto, tensors: TensorStore, options: FoldOptions
+) -> tuple[tuple[Verdict, ...], bool]:
+    """Fold again where a shape was missing, for as long as what is left tells more of the shapes.
+
+    Globs of ``keep`` are for the names of the model, and nodes without one may have another now.
+    """
+    verdicts, changed = _fold_graph(proto, tensors, options)
+    more = changed and not options.keep
+    while more and any(verdict.reason is Reason.UNKNOWN_SHAPE for verdict in verdicts):
+        result = _copy(proto)
+        others, more = _fold_graph(result, tensors, options)
+        joined = continued(verdicts, others) if more else None
+        if joined is None:
+            break
+        proto.CopyFrom(result)
+        verdicts = joined
+    return verdicts, changed
+
+
 def _fold_graph(
     proto: ModelProto, tensors: TensorStore, options: FoldOptions
 ) -> tuple[tuple[Verdict, ...], bool]:
@@ -133,16 +155,6 @@ def _fold_graph(
     if changed:
         editor.finish()
     return tuple(folder.verdicts()), changed
-
-
-def _sites(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    return [verdict for verdict in verdicts if verdict.kind != BRANCH]
-
-
-def _progress(verdicts: Iterable[Verdict]) -> tuple[int, int]:
-    """How much has been folded; of equals, that is more of which less is left."""
-    folded = [verdict.folded for verdict in _sites(verdicts)]
-    return sum(folded), -folded.count(False)
 
 
 def _copy(proto: ModelProto) -> ModelProto:
