@@ -171,6 +171,7 @@ def assert_fold(
     merged: Sequence[str] | None = None,
     apart: Mapping[str, str] | None = None,
     ops: Sequence[str] | None = None,
+    nowhere: Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
     run: bool = True,
     **options: Any,
@@ -184,6 +185,7 @@ def assert_fold(
         merged: Names of the branches that go; None where they do not matter.
         apart: Where branches stay, with the reason codes; looked at if ``merged`` is given.
         ops: Operator types of the main graph afterwards, in order.
+        nowhere: Names of what goes and leaves no trace: it changed nothing, or nothing read it.
         sizes: Lengths of symbolic dimensions; two other lengths are tried as well.
         run: Evaluate both models.
         options: Passed on to the fold.
@@ -202,6 +204,10 @@ def assert_fold(
         found = {each.name: str(each.reason) for each in branches if not each.folded}
         assert found == dict(apart or {}), everything
     assert all(verdict.detail for verdict in report.kept + report.apart)
+    assert [v.name for v in sites if v.folded and not v.into] == list(nowhere), everything
+    into = {name for verdict in report.sites for name in verdict.into}
+    known = _names(model) | _names(result)
+    assert model.functions or into <= known, everything  # bodies are inlined under other names
     onnx.checker.check_model(result, full_check=True)
     assert interface(result) == interface(model)
     if ops is not None:
@@ -218,6 +224,18 @@ def assert_fold(
             feeds = feeds_of(model, lengths)
             assert_same(evaluate(model, feeds), evaluate(result, feeds), tolerance)
     return result
+
+
+def _names(model: ModelProto) -> set[str]:
+    """The names of all nodes and initializers; of nodes without one, that of the first output."""
+    names: set[str] = set()
+    graphs: list[Any] = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        names.update(node.name or node.output[0] for node in graph.node)
+        names.update(tensor.name for tensor in getattr(graph, "initializer", ()))
+        graphs += [a.g for node in graph.node for a in node.attribute if a.HasField("g")]
+    return names
 
 
 def interface(model: ModelProto) -> tuple[list[bytes], list[bytes]]:
