@@ -220,10 +220,10 @@ def _gather_axis_forward(node: Node, affine: Affine, facts: Facts) -> Affine | R
     rank = facts.rank(node.input(1))
     if rank == 1:
         return affine
-    if rank is None or (axis in affine.axes and rank > 1):
-        return unknown_length(node, axis)
     if rank == 0:
         return affine.squeeze([axis])
+    if rank is None or axis in affine.axes:
+        return unknown_length(node, axis)
     return affine.expand_dims(range(axis, axis + rank - 1))
 
 

@@ -34,7 +34,7 @@ def _deep_channels(node: Node, value: Value | None, facts: Facts) -> tuple[int, 
 def _shallow_of_deep(node: Node, deep: int, block: int) -> Indices:
     """For each channel of the deep side, its channel on the shallow side."""
     channels = np.arange(deep)
-    columns_first = node.op == "DepthToSpace" and node.attribute("mode", "DCR") == "CRD"
+    columns_first = node.op == "DepthToSpace" and node.attribute("mode") == "CRD"
     return channels // block if columns_first else channels % (deep // block)
 
 

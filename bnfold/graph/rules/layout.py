@@ -58,7 +58,7 @@ def _same(node: Node, affine: Affine, facts: Facts) -> Affine | Refusal:
 
 def _dropout(node: Node, affine: Affine, facts: Facts) -> Affine | Refusal:
     """Dropout is the identity at inference; what tells training apart depends on the opset."""
-    inference = node.opset >= 7 or bool(node.attribute("is_test", 0))
+    inference = node.opset >= 7 or bool(node.attribute("is_test"))
     if node.opset >= 12 and node.input(2) is not None:
         flag = facts.constants.get(node.input(2))
         inference = flag is not None and not flag.data.any()
@@ -81,11 +81,9 @@ def _widens(node: Node, *, wide: int) -> bool:
         return False
     rank = {dtype: place for place, dtype in enumerate(_BY_WIDTH)}
     pair = (rank[FLOATS[source].name], rank[FLOATS[target].name])
-    if pair[0] == pair[1]:
-        return True
     if set(pair) == {0, 1}:
         return False  # float16 and bfloat16: neither holds the other
-    return pair[wide] > pair[1 - wide]
+    return pair[wide] >= pair[1 - wide]
 
 
 _BY_WIDTH = ("float16", "bfloat16", "float32", "float64")
