@@ -33,6 +33,33 @@ def test_overridable_is_kept() -> None:
     assert_fold(listed(build(CONV_BN)), kept={"y": "overridable_initializer"})
 
 
+def test_overridable_weight_of_a_product() -> None:
+    text = """g (float[1,6] x) => (float[6,2] y) <float[1,2] w, float[1,2] k>
+    { g = Gemm<transA=1>(x, w)  y = Sub(k, g) }"""
+    model = listed(build(text))
+    del model.graph.input[2]  # k is constant
+    _, report = fold(model)
+    assert [str(verdict.reason) for verdict in report.sites] == ["overridable_initializer"]
+
+
+def test_a_product_that_takes_the_scale_alone_is_named() -> None:
+    """The addition behind it takes the shift."""
+    text = """g (float[2,1,3,2] x) => (float[2,1,3,2] y)
+    <float[1] gamma, float[1] beta, float[1] mean, float[1] var, float[2,2] w, float[1,1,1,2] b>
+    { n = BatchNormalization(x, gamma, beta, mean, var)  m = MatMul(n, w)  y = Add(b, m) }"""
+    assert_fold(build(text), folded=["n"], ops=["MatMul", "Add"])
+    _, report = fold(build(text))
+    assert report.sites[0].into == ("m", "y")
+
+
+def test_unknown_ranks_in_a_function_that_nothing_calls() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 15, "local" : 1]>
+    g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }
+    <domain: "local", opset_import: ["" : 15]>
+    block (a, b) => (n) { m = Mul(a, b)  n = Neg(m) }"""
+    assert_fold(build(text))
+
+
 def test_overridable_can_be_frozen() -> None:
     model = listed(build(CONV_BN))
     result, report = fold(model, freeze_initializers=True)
