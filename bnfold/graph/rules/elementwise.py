@@ -209,7 +209,7 @@ def _with_constant(
     operand: ConstantOperand, new: Float64, passes: Mapping[int, Affine]
 ) -> Step | None:
     node, kind = operand.node, operand.constant.elem_type
-    if node.op == "Neg" or node.opset < 7:
+    if node.opset < 7:
         return None
     drop = 0  # leading axes of length 1 that the stored constant has not
     while new.ndim - drop > operand.constant.data.ndim and new.shape[drop] == 1:
@@ -227,8 +227,9 @@ def _with_constant(
 # --- computed operands
 
 
-def _sum_backward(node: Node, demand: Affine, facts: Facts) -> Answer:
+def _sum_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer:
     """S to every operand, t to one of them: to a constant for choice."""
+    demand = demands[0]
     scales: dict[int, Affine] = {}
     shifts: dict[int, Affine] = {}
     refusal: Refusal | None = None
@@ -336,7 +337,7 @@ def _backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer
         return _old_broadcast(node)
     if node.op in ("Mul", "Div"):
         return _product_backward(node, demand, facts)
-    return _sum_backward(node, demand, facts)
+    return _sum_backward(node, demands, facts)
 
 
 def _forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
@@ -350,14 +351,6 @@ def _forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
     if node.op in ("Mul", "Div"):
         return _product_forward(node, pending, facts)
     return _sum_forward(node, pending, facts)
-
-
-def _variadic_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer:
-    return _old_broadcast(node) if node.opset < 8 else _sum_backward(node, demands[0], facts)
-
-
-def _variadic_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
-    return _old_broadcast(node) if node.opset < 8 else _sum_forward(node, pending, facts)
 
 
 def _old_broadcast(node: Node) -> Refusal:
@@ -386,8 +379,8 @@ RULES = {
     "Sub": _SUM,
     "Neg": _SUM,
     "Sum": Rule(
-        _variadic_backward,
-        _variadic_forward,
+        _sum_backward,
+        _sum_forward,
         takes="any: all take s, one t",
         gives="all must bring the same scale",
         equation="s (x + y) + t = s x + (s y + t)",
