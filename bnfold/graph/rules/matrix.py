@@ -144,7 +144,7 @@ def _gemm_bias(node: Node, weight: Weight, affine: Affine, facts: Facts) -> Answ
         return []
     if affine.is_linear and (value is None or beta == 0.0):
         return []
-    new = affine.apply(old.reshape((1,) * (2 - old.ndim) + old.shape))
+    new = affine.apply(old)
     if old.ndim < 2 and new.shape[0] == 1:
         new = new.reshape(-1)
     edits = store_bias(node, 2, new, kind)
@@ -153,7 +153,7 @@ def _gemm_bias(node: Node, weight: Weight, affine: Affine, facts: Facts) -> Answ
     attributes: dict[str, object] = {"beta": 1.0} if beta != 1.0 else {}
     if node.opset < 7:
         attributes["broadcast"] = 1
-    return [*edits, *([SetAttributes(node, attributes)] if attributes else [])]
+    return [*edits, SetAttributes(node, attributes)]
 
 
 # --- MatMul
