@@ -17,7 +17,6 @@ from bnfold.graph.index import Node
 from bnfold.graph.plan import Answer, Edit, Refusal, Rule, Step
 from bnfold.graph.rules.batchnorm import read_batchnorm
 from bnfold.graph.rules.parameters import (
-    Weight,
     not_per_channel,
     read_weight,
     store_bias,
@@ -50,29 +49,31 @@ def _batchnorm_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) 
     before = vectors(pending[0], 1, norm.channels, node)
     if isinstance(before, Refusal):
         return before
-    joined = before.then(norm.affine.map(lambda array: array.reshape(-1)))
-    whole = vectors(joined, 0, norm.channels, node)
-    if isinstance(whole, Refusal):
-        return whole
-    deviation = np.sqrt(norm.var + norm.epsilon)
-    steps = _store(node, 1, 2, whole.scale * deviation, whole.shift, norm.kind)
+    gamma = norm.gamma * before.scale
+    beta = norm.affine.apply(before.shift).reshape(-1)
+    steps = _store(node, 1, 2, gamma, beta, norm.kind)
     if isinstance(steps, Refusal):
         return steps
-    if np.array_equal(whole.center, norm.mean):
+    if np.array_equal(before.center, norm.mean):
         return steps
-    mean = store_bias(node, 3, whole.center, norm.statistics_kind)
+    mean = store_bias(node, 3, before.center, norm.statistics_kind)
     if isinstance(mean, Refusal):
         return mean
     return [Step(edits=[*steps[0].edits, *mean], absorbs=True)]
 
 
 def _instance_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer:
-    """InstanceNormalization and GroupNormalization: scale and bias per channel (axis 1)."""
-    scale, bias = read_weight(node, 1, facts), read_weight(node, 2, facts)
-    if isinstance(scale, Refusal) or isinstance(bias, Refusal):
-        return scale if isinstance(scale, Refusal) else _refusal(bias)
-    if node.op == "GroupNormalization" and node.opset < 21:
-        return Refusal(Reason.NOT_PER_CHANNEL, f'"{node.name}" scales whole groups')
+    """InstanceNormalization and GroupNormalization: scale and bias per channel (axis 1).
+
+    Those of a GroupNormalization before opset 21 are per group: right where each group is one
+    channel, or where all channels demand the same.
+    """
+    scale = read_weight(node, 1, facts)
+    if isinstance(scale, Refusal):
+        return scale
+    bias = read_weight(node, 2, facts)
+    if isinstance(bias, Refusal):
+        return bias
     affine = vectors(demands[0], 1, scale.shape[0], node)
     if isinstance(affine, Refusal):
         return affine
@@ -126,11 +127,6 @@ def _store(
             return stored
         edits += stored
     return [Step(edits=edits, absorbs=True)]
-
-
-def _refusal(answer: Weight | Refusal) -> Refusal:
-    assert isinstance(answer, Refusal)  # noqa: S101 - the caller has seen it
-    return answer
 
 
 _INSTANCE = Rule(

@@ -60,17 +60,16 @@ def _padding(
     """What the padded elements must become: the padding of a channel axis only, if that is all."""
     if len(padded) == 1 and padded[0] in demand.axes:
         axis, (before, after) = padded[0], pads[padded[0]]
-        lengths = {a.shape[axis] for a in (demand.scale, demand.shift, demand.center)} - {1}
-        total = max(lengths)
+        total = max(a.shape[axis] for a in (demand.scale, demand.shift, demand.center))
         chosen = np.r_[0:before, total - after : total]
         demand = demand.take(axis, chosen)
     return demand.apply(np.full((1,) * demand.rank, value))
 
 
 def _pad_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
-    affine = pending.get(0)
-    if affine is None or set(pending) != {0}:
+    if set(pending) != {0}:
         return Refusal(Reason.NONLINEAR, f'"{node.name}" reads it as a parameter')
+    affine = pending[0]
     pads = _pads(node, affine.rank, facts)
     if pads is None:
         return unknown_length(node, 0)
@@ -130,7 +129,7 @@ def _set_pad_value(
 ) -> Refusal | list[SetAttributes | SetConstant]:
     if new == old:
         return []
-    constant = facts.constant(node.input(2)) if node.opset >= 11 else None
+    constant = facts.constant(node.input(2))
     value = node.input(0)
     kind = constant.elem_type if constant is not None else 0 if value is None else value.elem_type
     dtype = FLOATS.get(kind)

@@ -122,10 +122,10 @@ class QuantizedWeight(Weight):
         shape = [1] * values.ndim
         if axis is not None:
             shape[axis] = -1
-        zero = 0 if self.zero_point is None else self.zero_point.data.astype(np.int64)
-        if isinstance(zero, np.ndarray):
-            zero = zero.reshape(shape) if zero.size > 1 else zero.reshape(())
-        result = np.where(negative.reshape(shape), 2 * zero - values, values)
+        zero = np.zeros(1, np.int64)
+        if self.zero_point is not None:
+            zero = self.zero_point.data.astype(np.int64)
+        result = np.where(negative.reshape(shape), 2 * zero.reshape(shape) - values, values)
         low, high = _INTEGER_RANGE[self.integers.elem_type]
         return result.astype(dtype) if result.min() >= low and result.max() <= high else None
 
@@ -139,11 +139,11 @@ class QuantizedWeight(Weight):
         shape = [1] * len(self.shape)
         if self.axis is not None:
             shape[self.axis] = -1
-        zero = 0.0 if self.zero_point is None else self.zero_point.data.astype(np.float64)
-        if isinstance(zero, np.ndarray):
-            zero = zero.reshape(shape if zero.size > 1 else ())
-        scale = self.constant.float64.reshape(shape if self.axis is not None else ())
-        return (self.integers.data.astype(np.float64) - zero) * scale
+        zero = np.zeros(1)
+        if self.zero_point is not None:
+            zero = self.zero_point.data.astype(np.float64)
+        scale = self.constant.float64
+        return (self.integers.data.astype(np.float64) - zero.reshape(shape)) * scale.reshape(shape)
 
     def _refuse(self, why: str) -> Refusal:
         return Refusal(Reason.DYNAMIC_WEIGHT, f'the weight of "{self.node.name}" {why}')

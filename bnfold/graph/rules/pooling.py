@@ -121,26 +121,28 @@ def _keeps(node: Node, axis: int, rank: int, facts: Facts) -> bool:
         return True
     if node.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         return False
-    scales, given = _scales(node, facts)
+    scales = _scales(node, facts)
+    if scales is None:
+        return False  # a scale of 1.2 keeps a length of 4 and yet moves its samples
     if scales:
         return len(scales) == len(resized) and scales[resized.index(axis)] == 1.0
-    if given and scales is None:
-        return False  # a scale of 1.2 keeps a length of 4 and yet moves its samples
     before, after = facts.dims(node.input(0)), facts.dims(node.output())
     if before is None or after is None or not len(before) == len(after) == rank:
         return False
     return before[axis] == after[axis]
 
 
-def _scales(node: Node, facts: Facts) -> tuple[list[float] | None, bool]:
-    """The scales, None where they are not constant, and whether the node has any."""
+def _scales(node: Node, facts: Facts) -> list[float] | None:
+    """The scales, none where the node has none; None where they are not constant."""
     if node.op == "Upsample" and node.opset < 9:
-        return list(node.attribute("scales", [])), True
+        return list(node.attribute("scales", []))
     value = node.input(1 if node.opset < 11 or node.op == "Upsample" else 2)
+    if value is None:
+        return []
     constant = facts.constant(value)
     if constant is None or constant.any_shape:
-        return None, value is not None
-    return [float(scale) for scale in constant.float64.reshape(-1)], True
+        return None
+    return [float(scale) for scale in constant.float64.reshape(-1)]
 
 
 # --- reductions

@@ -1,0 +1,119 @@
+"""Edges of pools, resizing, reductions and padding: where what they let pass changes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import assert_fold, build, fold
+
+P4 = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"
+LIN = "float[4] gamma={1,2,0.5,3}, float[4] beta={0,0,0,0}, float[4] mean={0,0,0,0}, float[4] var"
+ALIKE = (
+    "float[4] gamma={2,2,2,2}, float[4] beta={1,1,1,1}, float[4] mean={1,1,1,1}, "
+    "float[4] var={1,1,1,1}"
+)
+V = "float[2,4,1,1] v"
+
+
+def in_front(node: str, constants: str = "", parameters: str = P4) -> str:
+    """A convolution, ``node`` that reads it as c, and a batch normalization y."""
+    more = f", {constants}" if constants else ""
+    return f"""g (float[N,3,5,6] x) => (float[?,4,?,?] y) <float[4,3,1,1] w, {parameters}{more}>
+        {{ c = Conv(x, w)  p = {node}  y = BatchNormalization(p, gamma, beta, mean, var) }}"""
+
+
+def behind(node: str, constants: str = V, parameters: str = P4) -> str:
+    """A batch normalization n, and what reads it."""
+    return f"""g (float[N,4,5,6] x) => (float[?,?,?,?] y) <{parameters}, {constants}>
+        {{ n = BatchNormalization(x, gamma, beta, mean, var)  {node} }}"""
+
+
+def scales_of(read: str) -> str:
+    """A batch normalization n that is 2 everywhere, and a resizing of ``read`` with that."""
+    return f"""g (float[1,2] x) => (float[?,3] y)
+        <int64[1] two={{2}}, float[4,3] v, float[2] zero={{0,0}}, float[2] beta={{2,2}}, float[2] var>
+        {{ n = BatchNormalization(x, zero, beta, zero, var)  s = Reshape(n, two)
+           p = Resize<mode="nearest">({read}, "", s)  y = MatMul(p, v) }}"""
+
+
+def padded_with(value: float, kind: str) -> str:
+    """A Pad with ``value`` as an attribute, and a normalization that makes 2 (value - 2) + 1."""
+    return f"""g ({kind}[N,3,5] x) => ({kind}[N,4,7] y)
+        <{kind}[4,3,1] w, {kind}[4] two={{2,2,2,2}}, {kind}[4] one={{1,1,1,1}}>
+        {{ c = Conv(x, w)  p = Pad<pads=[0,0,1,0,0,1], value={value}>(c)
+           y = BatchNormalization<epsilon=0.0>(p, two, one, two, one) }}"""
+
+
+# name: (graph, opset, folded, kept)
+CASES: dict[str, tuple[str, int, list[str], dict[str, str]]] = {
+    # channels that keep their length of 4, and yet move
+    "upsample-of-opset-7-by-1.2": (in_front("Upsample<scales=[1.0,1.2,1.0,1.0]>(c)"), 7, [], {"y": "not_per_channel"}),
+    "upsample-of-opset-9-by-1.2": (in_front("Upsample(c, s)", "float[4] s={1,1.2,1,1}"), 9, [], {"y": "not_per_channel"}),
+    "resize-of-opset-10-by-1.2": (in_front("Resize(c, s)", "float[4] s={1,1.2,1,1}"), 10, [], {"y": "not_per_channel"}),
+    "resize-of-opset-11": (in_front("Resize(c, roi, s)", "float[8] roi, float[4] s={1,1,2,2}"), 11, ["y"], {}),
+    "resize-behind-as-its-scales": (scales_of("x"), 13, [], {"n": "graph_input"}),
+    "resize-behind-as-itself-and-its-scales": (scales_of("n"), 13, [], {"n": "graph_input"}),
+    "pad-of-a-last-channel-in-front": ("g (float[N,3,5] x) => (float[N,5,5] y) <float[4,3,1] w, int64[6] s={0,0,0,0,1,0}, float[5] g5, float[5] b5, float[5] m5, float[5] var5> { c = Conv(x, w)  p = Pad(c, s)  y = BatchNormalization(p, g5, b5, m5, var5) }", 13, ["y"], {}),
+    "pad-to-two-channels-in-front": ("g (float[N,3,5] x) => (float[N,2,5] y) <float[1,3,1] w, int64[6] s={0,1,0,0,0,0}, float[2] g2, float[2] b2, float[2] m2, float[2] var2> { c = Conv(x, w)  p = Pad(c, s)  y = BatchNormalization(p, g2, b2, m2, var2) }", 13, ["y"], {}),
+    "pad-behind-with-a-computed-value": (behind("q = ReduceMean<keepdims=0>(x)  p = Pad(n, s, q)  y = Conv(p, v)", f"int64[8] s={{0,0,1,0,0,0,0,1}}, {V}"), 13, [], {"n": "dynamic_weight"}),
+    "pad-behind-as-its-value": (behind("q = ReduceMean<keepdims=0>(n)  p = Pad(x, s, q)  y = Conv(p, v)", f"int64[8] s={{0,0,1,0,0,0,0,1}}, {V}", ALIKE), 13, [], {"n": "graph_input"}),
+    "pad-behind-as-itself-and-its-value": (behind('q = ReduceMean<keepdims=0>(n)  p = Pad<mode="edge">(n, s, q)  y = Conv(p, v)', f"int64[8] s={{0,0,1,0,0,0,0,1}}, {V}", ALIKE), 13, [], {"n": "graph_input"}),
+    "pad-value-of-opset-10-rounded": (padded_with(0.1, "float"), 10, ["y"], {}),
+    "pad-value-of-opset-10-in-double": (padded_with(0.5, "double"), 10, ["y"], {}),
+    "pad-value-of-opset-10-that-no-float32-is": (padded_with(0.1, "double"), 10, [], {"y": "overflow"}),
+}  # fmt: skip
+
+
+# what no runtime takes: (graph, opset)
+ILLEGAL = {
+    "upsample-of-opset-13-by-1.2": (in_front("Upsample(c, s)", "float[4] s={1,1.2,1,1}, float[N,4,5,6] p"), 13),
+    "mean-of-opset-18-over-axes-of-an-attribute": (in_front("ReduceMean<axes=[2,3]>(c)"), 18),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_illegal(name: str) -> None:
+    text, opset = ILLEGAL[name]
+    _, report = fold(build(text, opset=opset))
+    assert [verdict.reason for verdict in report.sites] == ["not_per_channel"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_edge(name: str) -> None:
+    text, opset, folded, kept = CASES[name]
+    assert_fold(build(text, opset=opset), folded=folded, kept=kept, sizes={"N": 3})
+
+
+def test_pad_that_keeps_its_value_is_not_written() -> None:
+    text = in_front("Pad(c, s)", "int64[8] s={0,0,1,0,0,0,0,1}", LIN)
+    result = assert_fold(build(text), folded=["y"], ops=["Conv", "Pad"])
+    assert len(result.graph.node[1].input) == 2
+
+
+def test_pad_value_beyond_float16() -> None:
+    text = padded_with(50000.0, "float16").replace("={2,2,2,2}", "").replace("={1,1,1,1}", "")
+    model = build(text, {"two": [2] * 4, "one": [1] * 4}, opset=10)
+    assert_fold(model, kept={"y": "overflow"}, sizes={"N": 3})
+
+
+UNTYPED = """<ir_version: 8, opset_import: ["" : 13, "other" : 1]>
+    g (float[N,3,5] x) => (float[N,4,7] y)
+    <float[4,3,1] w, int64[6] s={0,0,1,0,0,1}, float f={0.5}, float[4] two={2,2,2,2}>
+    { q = other.Unknown(x)  c = Conv(q, w)  p = Pad(c, s, f)
+      y = BatchNormalization(p, two, two, two, two) }"""
+
+
+def test_pad_of_unknown_type_takes_that_of_its_value() -> None:
+    assert_fold(build(UNTYPED), folded=["y"], run=False)
+
+
+def test_pad_of_unknown_type_without_a_value() -> None:
+    text = UNTYPED.replace(", f)", ")").replace(" float f={0.5},", "")
+    assert_fold(build(text), kept={"y": "overflow"}, run=False)
+
+
+def test_upsample_of_opset_6_has_other_attributes() -> None:
+    text = in_front("Upsample<height_scale=2.0, width_scale=2.0>(c)").replace(
+        "BatchNormalization(", "BatchNormalization<is_test=1>("
+    )
+    assert_fold(build(text, opset=6), kept={"y": "not_per_channel"}, run=False)
