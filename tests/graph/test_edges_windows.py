@@ -28,6 +28,13 @@ def behind(node: str, constants: str = V, parameters: str = P4) -> str:
         {{ n = BatchNormalization(x, gamma, beta, mean, var)  {node} }}"""
 
 
+def computed_axes(nodes: str, weight: str = V) -> str:
+    """Axes a that are 2 and 3, whatever z is, and ``nodes``."""
+    return f"""g (float[N,4,5,6] x, int64[2] z) => (float[?,?,?,?] y)
+        <int64[2] zero={{0,0}}, int64[2] last={{2,3}}, {weight}, {P4}>
+        {{ o = Mul(z, zero)  a = Add(o, last)  {nodes} }}"""
+
+
 def scales_of(read: str) -> str:
     """A batch normalization n that is 2 everywhere, and a resizing of ``read`` with that."""
     return f"""g (float[1,2] x) => (float[?,3] y)
@@ -51,8 +58,14 @@ CASES: dict[str, tuple[str, int, list[str], dict[str, str]]] = {
     "upsample-of-opset-9-by-1.2": (in_front("Upsample(c, s)", "float[4] s={1,1.2,1,1}"), 9, [], {"y": "not_per_channel"}),
     "resize-of-opset-10-by-1.2": (in_front("Resize(c, s)", "float[4] s={1,1.2,1,1}"), 10, [], {"y": "not_per_channel"}),
     "resize-of-opset-11": (in_front("Resize(c, roi, s)", "float[8] roi, float[4] s={1,1,2,2}"), 11, ["y"], {}),
+    "mean-of-an-affine-across-batch-and-channels": ("g (float[4,5,6] x) => (float[3,20] y) <float[4,1,1] k, int64[4] s={2,2,5,6}, int64[2] t={4,20}, float[3,4] w> { m = Mul(x, k)  r = Reshape(m, s)  p = AveragePool<kernel_shape=[2,2]>(r)  q = Reshape(p, t)  y = MatMul(w, q) }", 13, ["m"], {}),
+    "maximum-of-an-affine-along-positions": ("g (float[N,3,5,6] x) => (float[N,4,5,5] y) <float[4,3,1,1] w, float[5] k> { c = Conv(x, w)  p = MaxPool<kernel_shape=[1,2]>(c)  y = Mul(p, k) }", 13, [], {"y": "not_per_channel"}),
     "resize-behind-as-its-scales": (scales_of("x"), 13, [], {"n": "graph_input"}),
     "resize-behind-as-itself-and-its-scales": (scales_of("n"), 13, [], {"n": "graph_input"}),
+    "mean-over-computed-axes-in-front": (computed_axes("c = Conv(x, w)  p = ReduceMean(c, a)  y = BatchNormalization(p, gamma, beta, mean, var)", "float[4,4,1,1] w"), 18, [], {"y": "unknown_shape"}),
+    "mean-over-computed-axes-behind": (computed_axes("n = BatchNormalization(x, gamma, beta, mean, var)  p = ReduceMean(n, a)  y = Conv(p, v)"), 18, [], {"n": "unknown_shape"}),
+    "sum-behind": (behind("p = ReduceSum<keepdims=1>(n, a)  y = Conv(p, v)", f"int64[2] a={{2,3}}, {V}"), 13, [], {"n": "graph_input"}),
+    "sum-behind-of-a-scale": (behind("p = ReduceSum(n, a)  y = Conv(p, v)", f"int64[2] a={{2,3}}, {V}", LIN), 13, ["n"], {}),
     "pad-of-a-last-channel-in-front": ("g (float[N,3,5] x) => (float[N,5,5] y) <float[4,3,1] w, int64[6] s={0,0,0,0,1,0}, float[5] g5, float[5] b5, float[5] m5, float[5] var5> { c = Conv(x, w)  p = Pad(c, s)  y = BatchNormalization(p, g5, b5, m5, var5) }", 13, ["y"], {}),
     "pad-to-two-channels-in-front": ("g (float[N,3,5] x) => (float[N,2,5] y) <float[1,3,1] w, int64[6] s={0,1,0,0,0,0}, float[2] g2, float[2] b2, float[2] m2, float[2] var2> { c = Conv(x, w)  p = Pad(c, s)  y = BatchNormalization(p, g2, b2, m2, var2) }", 13, ["y"], {}),
     "pad-behind-with-a-computed-value": (behind("q = ReduceMean<keepdims=0>(x)  p = Pad(n, s, q)  y = Conv(p, v)", f"int64[8] s={{0,0,1,0,0,0,0,1}}, {V}"), 13, [], {"n": "dynamic_weight"}),
@@ -96,20 +109,45 @@ def test_pad_value_beyond_float16() -> None:
     assert_fold(model, kept={"y": "overflow"}, sizes={"N": 3})
 
 
-UNTYPED = """<ir_version: 8, opset_import: ["" : 13, "other" : 1]>
-    g (float[N,3,5] x) => (float[N,4,7] y)
-    <float[4,3,1] w, int64[6] s={0,0,1,0,0,1}, float f={0.5}, float[4] two={2,2,2,2}>
-    { q = other.Unknown(x)  c = Conv(q, w)  p = Pad(c, s, f)
-      y = BatchNormalization(p, two, two, two, two) }"""
+def untyped(node: str, constants: str, shape: str = "?,4,?,?") -> str:
+    """As ``in_front``, where neither type nor shape is inferred."""
+    return f"""<ir_version: 8, opset_import: ["" : 13, "other" : 1]>
+        g (float[N,3,5,6] x) => (float[{shape}] y)
+        <float[4,3,1,1] w, {constants}>
+        {{ q = other.Unknown(x)  c = Conv(q, w)  p = {node}
+           y = BatchNormalization(p, gamma, beta, mean, var) }}"""
+
+
+PADS = f"int64[8] s={{0,0,1,0,0,0,0,1}}, {ALIKE}"
 
 
 def test_pad_of_unknown_type_takes_that_of_its_value() -> None:
-    assert_fold(build(UNTYPED), folded=["y"], run=False)
+    model = build(untyped("Pad(c, s, f)", f"float f={{0.5}}, {PADS}"))
+    assert_fold(model, folded=["y"], run=False)
 
 
 def test_pad_of_unknown_type_without_a_value() -> None:
-    text = UNTYPED.replace(", f)", ")").replace(" float f={0.5},", "")
-    assert_fold(build(text), kept={"y": "overflow"}, run=False)
+    assert_fold(build(untyped("Pad(c, s)", PADS)), kept={"y": "overflow"}, run=False)
+
+
+def test_mean_of_unknown_rank() -> None:
+    text = untyped("ReduceMean<axes=[2,3]>(q)", P4)
+    assert_fold(build(text), kept={"y": "unknown_shape"}, run=False)
+
+
+def test_mean_whose_result_is_declared_of_another_rank() -> None:
+    text = untyped("ReduceMean<axes=[2], keepdims=0>(c)", f"{P4}, float[N,4] p", "?,4")
+    assert_fold(build(text), kept={"y": "unknown_shape"}, run=False)
+
+
+def test_mean_over_the_channels_that_are_normalized() -> None:
+    text = untyped("ReduceMean<axes=[1]>(c)", P4)
+    assert_fold(build(text), kept={"y": "not_per_channel"}, run=False)
+
+
+def test_mean_over_axes_that_are_no_integers() -> None:
+    _, report = fold(build(behind("y = ReduceMean(x, n)"), opset=18))
+    assert [verdict.reason for verdict in report.sites] == ["unknown_shape"]
 
 
 def test_upsample_of_opset_6_has_other_attributes() -> None:
