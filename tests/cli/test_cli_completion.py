@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,7 @@ def test_lines_are_completed(shell: str, place: Path) -> None:
     }
 
 
+OPEN_QUOTE = "bnfold inspect 'deep folder/"
 SOURCE_FISH = "bnfold completion fish | source"
 FISH = {
     "bnfold opt": ["optimize"],
@@ -130,7 +132,7 @@ FISH = {
         "résumé net.onnx",
         "with=:colon.onnx",
     ],
-    "bnfold inspect 'deep folder/": ["deep folder/inner.onnx"],
+    OPEN_QUOTE: ["deep folder/inner.onnx"],
     "bnfold check --tolerances not": ["notes.txt"],
     "bnfold check --tolerances=not": ["--tolerances=notes.txt"],
 }
@@ -150,6 +152,12 @@ def test_fish_offers(place: Path) -> None:
     assert result.stderr == ""
     blocks = (block.splitlines() for block in result.stdout.strip().split("\n\n"))
     found = {line: sorted(each.partition("\t")[0] for each in offered) for line, *offered in blocks}
+    if [int(part) for part in version("click").split(".")[:2]] < [
+        8,
+        3,
+    ]:  # which understands a quote that is still open
+        assert found.pop(OPEN_QUOTE) == []
+        found[OPEN_QUOTE] = FISH[OPEN_QUOTE]
     assert found == FISH
 
 
