@@ -117,6 +117,7 @@ def test_lines_are_completed(shell: str, place: Path) -> None:
     }
 
 
+CLICK = tuple(int(part) for part in version("click").split(".")[:2])
 OPEN_QUOTE = "bnfold inspect 'deep folder/"
 SOURCE_FISH = "bnfold completion fish | source"
 FISH = {
@@ -152,10 +153,7 @@ def test_fish_offers(place: Path) -> None:
     assert result.stderr == ""
     blocks = (block.splitlines() for block in result.stdout.strip().split("\n\n"))
     found = {line: sorted(each.partition("\t")[0] for each in offered) for line, *offered in blocks}
-    if [int(part) for part in version("click").split(".")[:2]] < [
-        8,
-        3,
-    ]:  # which understands a quote that is still open
+    if CLICK < (8, 3):  # which understands a quote that is still open
         assert found.pop(OPEN_QUOTE) == []
         found[OPEN_QUOTE] = FISH[OPEN_QUOTE]
     assert found == FISH
