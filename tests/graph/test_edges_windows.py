@@ -63,7 +63,7 @@ CASES: dict[str, tuple[str, int, list[str], dict[str, str]]] = {
     "resize-of-opset-11": (in_front("Resize(c, roi, s)", "float[8] roi, float[4] s={1,1,2,2}"), 11, ["y"], {}),
     "mean-of-an-affine-across-batch-and-channels": ("g (float[4,5,6] x) => (float[3,20] y) <float[4,1,1] k, int64[4] s={2,2,5,6}, int64[2] t={4,20}, float[3,4] w> { m = Mul(x, k)  r = Reshape(m, s)  p = AveragePool<kernel_shape=[2,2]>(r)  q = Reshape(p, t)  y = MatMul(w, q) }", 13, ["m"], {}),
     "maximum-of-an-affine-along-positions": ("g (float[N,3,5,6] x) => (float[N,4,5,5] y) <float[4,3,1,1] w, float[5] k> { c = Conv(x, w)  p = MaxPool<kernel_shape=[1,2]>(c)  y = Mul(p, k) }", 13, [], {"y": "not_per_channel"}),
-    "dropout-behind-as-its-ratio": (behind("q = ReduceMean<keepdims=0>(n)  p = Dropout(x, q)  y = Conv(p, v)", V, "float[4] gamma={0,0,0,0}, float[4] beta={0.5,0.5,0.5,0.5}, float[4] mean, float[4] var"), 13, [], {"n": "graph_input"}),
+    "dropout-behind-as-its-ratio": (behind("q = ReduceMean<keepdims=0>(n)  p = Dropout(x, q)  y = Conv(p, v)", V, "float[4] gamma={0,0,0,0}, float[4] beta={0.5,0.5,0.5,0.5}, float[4] mean={0,0,0,0}, float[4] var"), 13, [], {"n": "graph_input"}),
     "resize-behind-as-its-scales": (scales_of("x"), 13, [], {"n": "graph_input"}),
     "resize-behind-as-itself-and-its-scales": (scales_of("n"), 13, [], {"n": "graph_input"}),
     "mean-over-computed-axes-in-front": (computed_axes("c = Conv(x, w)  p = ReduceMean(c, a)  y = BatchNormalization(p, gamma, beta, mean, var)", "float[4,4,1,1] w"), 18, [], {"y": "unknown_shape"}),
