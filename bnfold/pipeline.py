@@ -15,6 +15,7 @@ import onnx
 from bnfold.errors import InputError, NotEquivalentError, ProviderError
 from bnfold.graph.census import operator_counts
 from bnfold.graph.fold import FoldOptions, fold_model
+from bnfold.graph.validity import blaming
 from bnfold.memory import as_given, open_any
 from bnfold.neighbours.onnx_program import accepts_programs
 from bnfold.progress import Progress
@@ -277,7 +278,8 @@ def inspect(
 def _statistics(model: LoadedModel) -> tuple[NormStatistics, ...]:
     from bnfold.recalibrate.assess import statistics_of
 
-    return statistics_of(model)
+    with blaming(model):
+        return statistics_of(model)
 
 
 def _say_nothing(_: str) -> None:
