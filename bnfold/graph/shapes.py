@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 
-from bnfold.affine import Affine, Float64
+from bnfold.affine import Affine, Float64, require_small
 from bnfold.graph.index import Graph, Scope, Value
 
-__all__ = ["Dims", "broadcast", "infer", "joint", "reshape"]
+__all__ = ["Dims", "broadcast", "harmless", "infer", "joint", "reshape"]
 
 Dims = tuple[int | str, ...]
 Group = tuple[range, range]
@@ -30,6 +30,25 @@ MAX_LENGTH = 1 << 22
 MAX_PROPAGATED = 1 << 12
 """Most elements of a shape that inference is left to compute with."""
 
+MAX_VECTOR = 1 << 14
+"""Longest vector that inference is left to take for a shape, where it is not known to be none."""
+
+MAX_EQUATION = 1 << 8
+"""Longest equation of an Einsum that inference is left to read, for a time that grows with its
+square."""
+
+_CRASHES = {"EyeLike", "RegexFullMatch"}
+"""Operators whose inference ends the process where the type of an input is not known."""
+
+_CRASHING_DOMAINS = {"ai.onnx.ml", "ai.onnx.preview.training"}
+"""Domains of more such operators."""
+
+_UNKNOWN = "bnfold.unknown"
+"""A domain that inference knows nothing of, and so lets alone."""
+
+_PROPAGATES = {"Cast", "Concat", "Gather", "Size", "Slice", "Squeeze", "Unsqueeze"}
+"""Operators through which inference follows the values of shapes, beside arithmetic."""
+
 _ARITHMETIC = {"Add", "Sub", "Mul"}
 _SHAPES = {"Shape": 64, "Size": 1}
 _KEEP_LENGTH = {"Cast", "Identity", "Squeeze", "Unsqueeze", "Slice"}
@@ -38,16 +57,14 @@ _KEEP_LENGTH = {"Cast", "Identity", "Squeeze", "Unsqueeze", "Slice"}
 def infer(graph: Graph) -> None:
     """Fill in ``shape`` and ``elem_type`` of every value, where inference can tell."""
     unknown = (f"?{number}" for number in itertools.count())
-    copy = ModelProto()
-    copy.CopyFrom(graph.model)
+    copy = harmless(graph.model)
     for info in copy.graph.input:
         for dim in info.type.tensor_type.shape.dim:
             if not dim.HasField("dim_value") and not dim.dim_param:
                 dim.dim_param = next(unknown)
     _help(copy.graph, {})
-    _bound(copy)
     try:
-        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+        inferred = _inferred(copy)
     except Exception:  # noqa: BLE001 - whatever inference dislikes only costs knowledge
         inferred = copy
     _read_graph(graph.main, inferred.graph, iter(graph.scopes[1:]), unknown)
@@ -57,6 +74,75 @@ def infer(graph: Graph) -> None:
                 value.shape = tuple(value.tensor.dims)
                 value.elem_type = value.tensor.data_type
     _substitute(graph, dict(_channels(graph.main)))
+
+
+def _inferred(model: ModelProto) -> ModelProto:
+    """Infer with the values of shapes, where no vector is long enough to take them for one.
+
+    Inference takes whatever has one axis for a shape, and writes it down length by length.
+    """
+    plain = onnx.shape_inference.infer_shapes(model)
+    long = set(_long_vectors(plain.graph))
+    if long and model.functions:
+        return plain
+    if long:
+        _isolate(model.graph, long)
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def _long_vectors(graph: GraphProto) -> Iterator[str]:
+    yield from (
+        tensor.name
+        for tensor in graph.initializer
+        if len(tensor.dims) == 1 and tensor.dims[0] > MAX_VECTOR
+    )
+    for info in itertools.chain(graph.input, graph.value_info, graph.output):
+        dims = info.type.tensor_type.shape.dim
+        if len(dims) == 1 and dims[0].dim_value > MAX_VECTOR:
+            yield info.name
+    for node in graph.node:
+        for inner in _bodies(node):
+            yield from _long_vectors(inner)
+
+
+def _isolate(graph: GraphProto, long: set[str]) -> None:
+    """Hide the nodes that would compute with a long vector as with a shape."""
+    for node in graph.node:
+        for inner in _bodies(node):
+            _isolate(inner, long)
+        if not long.isdisjoint(node.input) and _propagates(node):
+            node.domain = _UNKNOWN
+
+
+def _propagates(node: NodeProto) -> bool:
+    """Whether inference follows values through a node, or through what it is written out as."""
+    if node.op_type in _PROPAGATES:
+        return True
+    try:
+        schema: Any = onnx.defs.get_schema(node.op_type)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _bodies(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def harmless(model: ModelProto) -> ModelProto:
+    """Return a copy in which nothing is left that native inference of shapes fails at.
+
+    It runs in this process, where a crash, a hang or terabytes are no exceptions.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for scope in (copy, *copy.functions):
+        scope.opset_import.add(domain=_UNKNOWN, version=1)
+    for function in copy.functions:
+        _bound_nodes(function.node, {})
+    _bound_graph(copy.graph, {})
+    return copy
 
 
 def _help(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
@@ -73,28 +159,21 @@ def _help(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
             del node.input[1:], node.attribute[:]
         if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
             known[node.output[0]] = node.attribute[0].t
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                captured = {name for each in inner.node for name in each.input} & known.keys()
-                for name in sorted(captured):
-                    if known[name].data_type == TensorProto.INT64 and len(known[name].dims) < 2:
-                        inner.initializer.add().CopyFrom(known[name])
-                        inner.initializer[-1].name = name
-                _help(inner, known)
+        for inner in _bodies(node):
+            captured = {name for each in inner.node for name in each.input} & known.keys()
+            for name in sorted(captured):
+                if known[name].data_type == TensorProto.INT64 and len(known[name].dims) < 2:
+                    inner.initializer.add().CopyFrom(known[name])
+                    inner.initializer[-1].name = name
+            _help(inner, known)
 
 
-def _bound(model: ModelProto) -> None:
-    """Keep inference from computing with long vectors, in its own copy of the graph.
+def _bound_graph(graph: GraphProto, outer: dict[str, int]) -> None:
+    """Keep inference from computing with long vectors.
 
     It computes the values of shapes element by element, and takes every Add, Sub, Mul and Concat
     for a computation of shapes: of a vector of 2^40 elements, which is easily declared, too.
     """
-    for function in model.functions:
-        _bound_nodes(function.node, {})
-    _bound_graph(model.graph, {})
-
-
-def _bound_graph(graph: GraphProto, outer: dict[str, int]) -> None:
     lengths = dict(outer)
     for tensor in graph.initializer:
         if len(tensor.dims) < 2:
@@ -110,9 +189,11 @@ def _bound_nodes(nodes: Any, lengths: dict[str, int]) -> None:
         lengths: At most how many elements a value has, for those that may be shapes; extended.
     """
     for node in nodes:
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _bound_graph(inner, lengths)
+        for inner in _bodies(node):
+            _bound_graph(inner, lengths)
+        if _is_harmful(node):
+            node.domain = _UNKNOWN
+            continue
         length = _longest(node, lengths)
         if length is not None and length <= MAX_PROPAGATED:
             lengths.update(dict.fromkeys(node.output, length))
@@ -121,6 +202,12 @@ def _bound_nodes(nodes: Any, lengths: dict[str, int]) -> None:
         elif node.op_type == "Concat" and length is not None:
             node.op_type = "Identity"
             del node.input[:], node.attribute[:]
+
+
+def _is_harmful(node: NodeProto) -> bool:
+    if node.op_type == "Einsum":
+        return any(len(attribute.s) > MAX_EQUATION for attribute in node.attribute)
+    return node.op_type in _CRASHES or node.domain in _CRASHING_DOMAINS
 
 
 def _longest(node: NodeProto, lengths: dict[str, int]) -> int | None:
@@ -261,7 +348,7 @@ def reshape(affine: Affine, source: Dims, target: Dims) -> Affine | None:
             return None
     try:
         return affine.map(lambda array: _regroup(array, groups, source, target))
-    except ValueError:  # the lengths that the model declares contradict its parameters
+    except ValueError:  # the lengths that the model declares contradict its parameters, or are huge
         return None
 
 
@@ -286,6 +373,7 @@ def _regroup(array: Float64, groups: Sequence[Group], source: Dims, target: Dims
             length = source[axis]
             assert isinstance(length, int)  # noqa: S101 - _known has proved it
             full[axis] = length
+        require_small(full)
         array = np.broadcast_to(array, full)
         shape += [length for axis in after if isinstance(length := target[axis], int)]
     return array.reshape(shape)

@@ -10,6 +10,7 @@ import onnx
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import BnfoldError, ModelError
+from bnfold.graph.shapes import harmless
 from bnfold.store import LoadedModel, iter_tensors
 
 __all__ = ["blaming"]
@@ -59,7 +60,7 @@ def _complaint(model: ModelProto) -> str | None:
             tensor.dims[:] = [0]
     try:
         onnx.checker.check_model(model)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+        onnx.shape_inference.infer_shapes(harmless(model), check_type=True, strict_mode=True)
     except Exception as error:  # noqa: BLE001 - its own classes are not the only ones to come out
         lines = str(error).split()
         return " ".join(lines)[:_LONGEST] or type(error).__name__
