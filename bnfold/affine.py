@@ -13,6 +13,7 @@ Source: Ioffe and Szegedy 2015, arXiv 1502.03167, for the inference form of batc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Affine", "Float64", "collapse", "contracted"]
+__all__ = ["Affine", "Float64", "collapse", "contracted", "require_small"]
 
 Float64 = NDArray[np.float64]
+
+MAX_ELEMENTS = 1 << 22
+"""Most elements of an array of an affine: a model can declare axes that are longer than any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,10 +219,19 @@ class Affine:
         return self.map(lambda array: array.squeeze(tuple(axes)))
 
     def take(self, axis: int, indices: NDArray[np.int64]) -> Affine:
-        """Follow a selection of elements along one axis."""
-        return self.map(
-            lambda array: array if array.shape[axis] == 1 else np.take(array, indices, axis=axis)
-        )
+        """Follow a selection of elements along one axis.
+
+        Raises:
+            ValueError: Too many elements are selected.
+        """
+
+        def select(array: Float64) -> Float64:
+            if array.shape[axis] == 1:
+                return array
+            require_small((*array.shape[:axis], len(indices), *array.shape[axis + 1 :]))
+            return np.take(array, indices, axis=axis)
+
+        return self.map(select)
 
     def scatter(self, axis: int, indices: NDArray[np.int64], length: int) -> Affine:
         """The affine of the whole tensor of which this one acts on a selection.
@@ -230,11 +243,15 @@ class Affine:
 
         Returns:
             An affine that leaves alone the elements that are not named.
+
+        Raises:
+            ValueError: The whole tensor is too large.
         """
 
         def place(array: Float64, rest: float) -> Float64:
             shape = list(array.shape)
             shape[axis] = length
+            require_small(shape)
             whole = np.full(shape, rest)
             index: list[Any] = [slice(None)] * len(shape)
             index[axis] = indices
@@ -251,6 +268,9 @@ class Affine:
             parts: One affine for each tensor.
             axis: Axis of the concatenation.
             lengths: Length of each tensor along ``axis``.
+
+        Raises:
+            ValueError: They are too long together.
         """
 
         def join(name: str) -> Float64:
@@ -258,6 +278,7 @@ class Affine:
             shape = np.broadcast_shapes(
                 *((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in arrays)
             )
+            require_small((*shape[:axis], sum(lengths), *shape[axis + 1 :]))
             blocks = [
                 np.broadcast_to(array, (*shape[:axis], length, *shape[axis + 1 :]))
                 for array, length in zip(arrays, lengths, strict=True)
@@ -283,6 +304,17 @@ class Affine:
             np.broadcast_to(a.reshape(-1), (length,)) for a in (self.scale, self.shift, self.center)
         ]
         return _uncollapsed(vectors)
+
+
+def require_small(shape: Sequence[int]) -> None:
+    """Refuse an array that no tensor of a real model has the like of.
+
+    Raises:
+        ValueError: It would have more than `MAX_ELEMENTS` elements.
+    """
+    if math.prod(shape) > MAX_ELEMENTS:
+        msg = f"an affine of {math.prod(shape)} elements"
+        raise ValueError(msg)
 
 
 def _uncollapsed(vectors: Sequence[Float64]) -> Affine:
