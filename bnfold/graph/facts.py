@@ -12,7 +12,11 @@ from bnfold.graph.plan import Refusal
 from bnfold.graph.shapes import Dims
 from bnfold.report import Reason
 
-__all__ = ["Facts", "fit", "length_of", "unknown_length"]
+__all__ = ["EFFORT", "EFFORT_PER_NODE", "Facts", "fit", "length_of", "unknown_length"]
+
+EFFORT = 1 << 14
+EFFORT_PER_NODE = 6
+"""What all plans of a model may cost: few nodes can be laid so that each site goes past all."""
 
 SAME_SHAPE = {
     "BatchNormalization", "Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "Sigmoid", "Tanh",
@@ -34,10 +38,12 @@ class Facts:
     Attributes:
         constants: Evaluates constant expressions.
         excluded: Nodes that the user asked to leave alone.
+        effort: What plans may still cost, in answers of rules about small tensors.
     """
 
     constants: Constants
     excluded: set[Node] = field(default_factory=set)
+    effort: int = EFFORT
 
     def constant(self, value: Value | None) -> Constant | None:
         """The float constant that a value is, or None."""

@@ -19,7 +19,7 @@ from bnfold.graph import shapes, sites
 from bnfold.graph.census import operator_counts
 from bnfold.graph.constants import Constants
 from bnfold.graph.edits import Editor
-from bnfold.graph.facts import Facts
+from bnfold.graph.facts import EFFORT, EFFORT_PER_NODE, Facts
 from bnfold.graph.functions import inline
 from bnfold.graph.index import Graph, Node
 from bnfold.graph.merge.merger import Merger
@@ -150,7 +150,8 @@ def _fold_graph(
     frozen = options.freeze_initializers and proto.ir_version >= 4 and graph.freeze()
     constants = Constants(graph, tensors)
     editor = Editor(graph, constants, tensors)
-    folder = _Folder(graph, Facts(constants), editor, options)
+    facts = Facts(constants, effort=EFFORT + EFFORT_PER_NODE * sum(1 for _ in graph.nodes()))
+    folder = _Folder(graph, facts, editor, options)
     changed = folder.run() or frozen
     if changed:
         editor.finish()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "AppendAdd",
+    "Ask",
     "Become",
     "Bypass",
     "DropOperands",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,15 +19,19 @@ from bnfold.affine import Affine, Float64
 from bnfold.graph.constants import FLOATS, Constant
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node, Use, Value
-from bnfold.graph.plan import Answer, Bypass, Edit, Plan, Refusal, SetConstant, Step, dense
+from bnfold.graph.plan import Answer, Ask, Bypass, Edit, Plan, Refusal, SetConstant, Step, dense
 from bnfold.graph.rules import RULES
 from bnfold.graph.sites import Site
 from bnfold.report import Reason
 
 __all__ = ["plan_backward", "plan_forward"]
 
+log = logging.getLogger(__name__)
+
 MAX_ALTERNATIVES = 32
 MAX_NODES = 4096
+_SMALL = 1 << 12
+"""Elements of a scale about which a rule answers at the cost of one."""
 SHAPE_ONLY = ("Shape", "Size")
 SELECTIONS = ("Slice", "Gather", "Split")
 
@@ -123,10 +128,9 @@ class _Walk(ABC):
             return Refusal(
                 Reason.CUSTOM_DOMAIN, f'"{node.name}" is {node.op}, of another domain than ONNX'
             )
-        if ask is None or node.has_references:
+        if node.has_references:
             return Refusal(Reason.NONLINEAR, f'{node.op} "{node.name}" does not let it pass')
-        answer: Answer = ask(node, affines, self.facts)
-        return answer
+        return _answer(ask, node, affines, self.facts)
 
     def enqueue(self, node: Node, search: _Search, key: int) -> Refusal | None:
         """Visit ``node`` later; once, however often it is named."""
@@ -203,8 +207,8 @@ class _Backward(_Walk):
         """True if what a selection reads of a merged demand is what its outputs demand."""
         if use.node.op not in SELECTIONS or use.index != 0:
             return False
-        rule = RULES[use.node.op]
-        answer = rule.forward(use.node, {0: search.affines[value]}, self.facts)  # type: ignore[misc]
+        affine = search.affines[value]
+        answer = _answer(RULES[use.node.op].forward, use.node, {0: affine}, self.facts)
         if isinstance(answer, Refusal):
             return False
         for index, output in enumerate(use.node.outputs):
@@ -222,8 +226,7 @@ class _Backward(_Walk):
             return True
         if use.node.op not in SELECTIONS or use.index != 0:
             return False
-        rule = RULES[use.node.op]
-        answer = rule.forward(use.node, {0: affine}, self.facts) if rule.forward else ()
+        answer = _answer(RULES[use.node.op].forward, use.node, {0: affine}, self.facts)
         if isinstance(answer, Refusal):
             return False
         return all(a.is_identity for step in answer for a in step.passes.values())
@@ -278,6 +281,22 @@ class _Backward(_Walk):
         search.edits.append(SetConstant(node, index, data, constant.elem_type, "constant"))
         search.steps.append((node, Step(absorbs=True)))
         return None
+
+
+def _answer(ask: Ask | None, node: Node, affines: Mapping[int, Affine], facts: Facts) -> Answer:
+    """What a rule answers; it reads axes and lengths as the specification promises them."""
+    if ask is None:
+        return Refusal(Reason.NONLINEAR, f'{node.op} "{node.name}" does not let it pass')
+    facts.effort -= 1 + sum(affine.scale.size for affine in affines.values()) // _SMALL
+    if facts.effort < 0:
+        return Refusal(Reason.NO_GAIN, "the search for folds would take too long in this model")
+    try:
+        return ask(node, affines, facts)
+    except (ValueError, IndexError, OverflowError, MemoryError):
+        log.debug("%s cannot be followed", node.name, exc_info=True)
+        return Refusal(
+            Reason.UNKNOWN_SHAPE, f'the axes or lengths at "{node.name}" are not understood'
+        )
 
 
 def _applied(affine: Affine, constant: Constant) -> Float64 | None:

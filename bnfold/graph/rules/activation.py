@@ -51,11 +51,13 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _bound(node: Node, index: int, absent: float, facts: Facts) -> float:
-    """A bound of Clip; NaN where it is not a float constant."""
+    """A bound of Clip; NaN where it is not one float constant."""
     if node.input(index) is None:
         return absent
     constant = facts.constant(node.input(index))
-    return math.nan if constant is None else float(constant.float64.reshape(-1)[0])
+    if constant is None or constant.data.size != 1:
+        return math.nan
+    return float(constant.float64.reshape(()))
 
 
 def _extremum_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer:
