@@ -186,6 +186,7 @@ class Graph:
         self.model = model
         self.scopes: list[Scope] = []
         self.names: set[str] = set()
+        self._suffixes: dict[str, int] = {}
         self.constants_as_nodes = model.ir_version < 4
         self.dropped_inputs: set[str] = set()
         opsets = _opsets(model.opset_import)
@@ -285,10 +286,11 @@ class Graph:
 
     def fresh(self, base: str) -> str:
         """A name that nothing in the model has, formed from ``base``."""
-        name, number = base, 1
+        name, number = base, self._suffixes.get(base, 1)
         while name in self.names:
             name, number = f"{base}_{number}", number + 1
         self.names.add(name)
+        self._suffixes[base] = number
         return name
 
     def connect(self, node: Node, index: int, value: Value | None) -> None:
