@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,11 @@ class Joined(Unrounded):
         """Bytes that all weights read."""
         return sum(part.weight.nbytes for part in self.parts)
 
+    @cached_property
+    def depth(self) -> int:
+        """One more than the deepest of the weights."""
+        return 1 + max((part.weight.depth for part in self.parts), default=0)
+
     def times(self, scale: Float64) -> Joined:
         """The same sum with one more scale, still unrounded."""
         both = scale if self.scale is None else self.scale * scale
@@ -171,6 +177,11 @@ class Product(Unrounded):
     def nbytes(self) -> int:
         """Bytes that both weights read."""
         return self.left.nbytes + self.right.nbytes
+
+    @cached_property
+    def depth(self) -> int:
+        """One more than the deeper of both weights."""
+        return 1 + max(self.left.depth, self.right.depth)
 
     def times(self, scale: Float64) -> Unrounded:
         """The same product with one more scale, still unrounded."""

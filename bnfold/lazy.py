@@ -88,6 +88,11 @@ class Unrounded(ABC):
         """True if all elements are known to be equal without looking at each of them."""
         return False
 
+    @property
+    def depth(self) -> int:
+        """How many tensors are made of one another to make this one."""
+        return 0
+
     def swapped(self) -> Unrounded:
         """The same tensor with its first two axes exchanged."""
         return Swapped(self)
@@ -263,6 +268,11 @@ class Swapped(Unrounded):
     def nbytes(self) -> int:
         """Bytes that the other tensor reads."""
         return self.inner.nbytes
+
+    @property
+    def depth(self) -> int:
+        """One more than the other tensor."""
+        return self.inner.depth + 1
 
     def times(self, scale: Float64) -> Unrounded:
         """The same tensor with one more scale, still unrounded."""

@@ -18,9 +18,13 @@ from bnfold.graph.merge.operators import Operator
 from bnfold.graph.merge.readers import Link
 from bnfold.graph.plan import AppendAdd, Edit, Refusal, SetAttributes, SetConstant, dense
 from bnfold.graph.rules.parameters import read_bias, store_bias
+from bnfold.lazy import Unrounded
 from bnfold.report import Reason
 
 __all__ = ["rewrite", "survivor"]
+
+MAX_DEPTH = 16
+"""Merges of merges that a weight is made of while it is written; more are computed at once."""
 
 
 def survivor(links: Iterable[Link]) -> Link:
@@ -52,10 +56,16 @@ def rewrite(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit] | Refu
 
 
 def _weight(node: Node, index: int, merged: Operator) -> Sequence[Edit] | Refusal:
-    trouble = merged.weight.out_of_range()
+    weight = _shallow(merged.weight)
+    trouble = weight.out_of_range()
     if trouble is not None:
         return Refusal(Reason.OVERFLOW, f'the merged weight of "{node.name}" {trouble}')
-    return [SetConstant(node, index, merged.weight, merged.form.elem_type, "weight")]
+    return [SetConstant(node, index, weight, merged.form.elem_type, "weight")]
+
+
+def _shallow(weight: Unrounded) -> Unrounded:
+    """The weight, computed where it is made of too many others."""
+    return dense(weight.float64(), weight.dtype) if weight.depth > MAX_DEPTH else weight
 
 
 def _window(link: Link, merged: Operator) -> list[Edit]:
@@ -92,7 +102,7 @@ def _rewrite_matrix(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit
     node, index = link.node, 1 - link.index
     gemm = node.op == "Gemm"
     turned = gemm and bool(node.attribute("transB" if index == 1 else "transA", 0))
-    weight = merged.weight.swapped() if turned else merged.weight
+    weight = _shallow(merged.weight.swapped() if turned else merged.weight)
     trouble = weight.out_of_range()
     if trouble is not None:
         return Refusal(Reason.OVERFLOW, f'the merged weight of "{node.name}" {trouble}')
