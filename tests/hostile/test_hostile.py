@@ -16,7 +16,8 @@ from bnfold.torch.archive import require_harmless
 from fuzz.targets import TARGETS
 from tests.hostile import archives
 from tests.hostile.__main__ import PROVED, attempt
-from tests.hostile.graphs import HOSTILE
+from tests.hostile.costs import COSTLY
+from tests.hostile.graphs import HOSTILE, bn_model
 from tests.hostile.places import PLACES
 from tests.hostile.trial import broken_promise, run, snapshot
 
@@ -27,15 +28,27 @@ SLOW = 3
 pytestmark = pytest.mark.skipif(not hasattr(__import__("os"), "pidfd_open"), reason="needs Linux")
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+GRAPHS = HOSTILE | COSTLY
+
+
+@pytest.mark.parametrize("name", GRAPHS)
 def test_a_hostile_graph_costs_a_line(name: str, tmp_path: Path) -> None:
-    data = HOSTILE[name]()
+    data = GRAPHS[name]()
     (tmp_path / "m.onnx").write_bytes(data)
     before = snapshot(tmp_path)
     result = run(["optimize", "m.onnx", "--no-check", "-o", "out.onnx", "--quiet"], tmp_path)
     assert broken_promise(result, len(data), seconds=5 * SLOW) is None
     (tmp_path / "out.onnx").unlink(missing_ok=True)
     assert snapshot(tmp_path) == before
+
+
+def test_statistics_of_what_is_no_legal_model_cost_a_line(tmp_path: Path) -> None:
+    model = bn_model()
+    model.graph.node.add(op_type="Constant", output=["k"]).attribute.add(name="value_float", type=5)
+    model.graph.node[1].input[2] = "k"
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    result = run(["inspect", "m.onnx", "--statistics"], tmp_path)
+    assert broken_promise(result, 0, codes=[2], seconds=5 * SLOW) is None
 
 
 @pytest.mark.parametrize("name", [name for name in PLACES if "terabyte" not in name])
