@@ -15,6 +15,7 @@ from bnfold.graph.evaluators import slice_of
 from bnfold.graph.facts import Facts, length_of, unknown_length
 from bnfold.graph.index import Node
 from bnfold.graph.plan import Answer, Refusal, Rule, Step
+from bnfold.graph.shapes import MAX_LENGTH
 from bnfold.report import Reason
 
 __all__ = ["RULES"]
@@ -92,7 +93,8 @@ def _split_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> A
 def _split_lengths(node: Node, axis: int, facts: Facts) -> list[int] | None:
     given = node.attribute("split") if node.opset < 13 else facts.integers(node.input(1))
     if given is not None:
-        return list(given) if len(given) == len(node.outputs) else None
+        sane = all(0 <= length <= MAX_LENGTH for length in given)
+        return list(given) if sane and len(given) == len(node.outputs) else None
     if node.input(1) is not None:
         return None
     whole, parts = length_of(node.input(0), axis, facts), len(node.outputs)
