@@ -107,14 +107,14 @@ def _not_foldable(node: Node, facts: Facts) -> Refusal | None:
         return Refusal(Reason.UNSUPPORTED_OPSET, f"opset {node.opset} is not known")
     if len(node.inputs) != 5 or node.output() is None:
         return Refusal(Reason.DYNAMIC_WEIGHT, f'"{node.name}" lacks a parameter')
-    training = bool(node.attribute("training_mode", 0)) if node.opset >= 14 else False
+    training = bool(node.attribute("training_mode", 0))
     training |= node.opset < 7 and not node.attribute("is_test", 0)
     training |= any(value is not None for value in node.outputs[1:])
     if training:
         return Refusal(
             Reason.TRAINING_MODE, f'"{node.name}" normalizes with the statistics of the batch'
         )
-    if node.opset < 9 and not node.attribute("spatial", 1):
+    if not node.attribute("spatial", 1):
         return Refusal(
             Reason.NOT_PER_CHANNEL, f'"{node.name}" has spatial = 0: statistics per element'
         )

@@ -148,19 +148,16 @@ def _slice_bounds(
 
 def _slice_axes(node: Node, rank: int, facts: Facts) -> set[int] | None:
     """The axes that a Slice cuts, or None where that is not constant."""
+    count: int | None = None
     if node.opset < 10:
-        axes, starts = node.attribute("axes"), node.attribute("starts", [])
-    elif node.input(3) is not None:
-        axes = facts.integers(node.input(3))
-        if axes is None:
-            return None
-        starts = axes
+        axes, count = node.attribute("axes"), len(node.attribute("starts", ()))
+    elif node.input(3) is None:
+        axes, count = None, length_of(node.input(1), 0, facts)
     else:
-        bounds = facts.dims(node.input(1))
-        if bounds is None or not isinstance(bounds[0], int):
-            return None
-        axes, starts = None, [0] * bounds[0]
-    return {axis % rank for axis in (axes if axes is not None else range(len(starts)))}
+        axes = facts.integers(node.input(3))
+    if axes is None:
+        return None if count is None else set(range(min(count, rank)))
+    return {axis % rank for axis in axes}
 
 
 def _select_backward(node: Node, demands: Mapping[int, Affine], facts: Facts) -> Answer:

@@ -87,7 +87,7 @@ class QuantizedWeight(Weight):
         if len(varying) > 1 or self.axis not in (None, target):
             return self._refuse("is quantized along another axis")
         if target is None:
-            return self._rescale(scale.reshape(-1)[:1], None)
+            return self._rescale(scale.reshape(-1), None)
         if self.dequantize.opset < 13:
             return self._refuse("has one quantization scale, and its opset has no others")
         length = self.shape[target]

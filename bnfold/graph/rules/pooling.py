@@ -95,10 +95,7 @@ def _anything(node: Node, affine: Affine, facts: Facts) -> Refusal | None:
 
 
 def _resize(node: Node, affine: Affine, facts: Facts) -> Refusal | None:
-    if node.op == "Upsample":
-        mode = "asymmetric"
-    else:
-        mode = node.attribute("coordinate_transformation_mode", "half_pixel")
+    mode = node.attribute("coordinate_transformation_mode", "half_pixel")
     if mode == "tf_crop_and_resize":
         return Refusal(Reason.PADDING_SHIFT, f'"{node.name}" extrapolates with a constant')
     if mode not in _COORDINATES:
