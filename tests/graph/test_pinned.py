@@ -1,4 +1,4 @@
-"""Graphs that tell a fault of one rule from the rule, with their verdicts."""
+"""Graphs that tell a fault of one function from the function, with their verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from onnx import ModelProto, TensorProto, helper
 
 from tests.support import assert_fold, build
 
-CASES = tomllib.loads(Path(__file__).with_name("pinned.toml").read_text(encoding="utf-8"))["case"]
+CASES = [
+    case
+    for path in sorted(Path(__file__).with_name("pinned").glob("*.toml"))
+    for case in tomllib.loads(path.read_text(encoding="utf-8"))["case"]
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -21,6 +25,8 @@ def test_verdicts_are_what_they_were(case: dict[str, Any]) -> None:
         folded=case["folded"],
         kept=case["kept"],
         nowhere=case.get("nowhere", ()),
+        merged=case.get("merged"),
+        apart=case.get("apart"),
         **case.get("options", {}),
     )
     assert written(result) == case.get("result", written(result))
