@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from bnfold.graph.constants import FLOATS
-from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node
 from bnfold.graph.merge.operators import Operator
 from bnfold.graph.merge.readers import Link
 from bnfold.graph.plan import AppendAdd, Edit, Refusal, SetAttributes, SetConstant, dense
-from bnfold.graph.rules.parameters import read_bias, store_bias
+from bnfold.graph.rules.parameters import store_bias
 from bnfold.lazy import Unrounded
 from bnfold.report import Reason
 
@@ -33,26 +32,23 @@ def survivor(links: Iterable[Link]) -> Link:
     return max(own, key=lambda link: (link.node.op == "Gemm", link.work))
 
 
-def rewrite(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit] | Refusal:
+def rewrite(link: Link, merged: Operator) -> Sequence[Edit] | Refusal:
     """The edits that make the node of ``link`` compute ``merged`` from the same input.
 
     Args:
         link: The node that stays.
         merged: What it is to compute.
-        facts: Knowledge about the graph.
     """
     node = link.node
     if not np.isfinite(merged.bias).all():
         return Refusal(Reason.OVERFLOW, f'the merged bias of "{node.name}" is not finite')
     if merged.form.is_matrix:
-        return _rewrite_matrix(link, merged, facts)
-    bias = read_bias(node, 2, merged.outputs, merged.form.elem_type, facts)
-    shifted = bias if isinstance(bias, Refusal) else bias.replaced(merged.bias)
-    weight = _weight(node, 1, merged)
-    for edits in (weight, shifted):
+        return _rewrite_matrix(link, merged)
+    weight, bias = _weight(node, 1, merged), _bias(link, merged)
+    for edits in (weight, bias):
         if isinstance(edits, Refusal):
             return edits
-    return [*weight, *shifted, *_window(link, merged)]  # type: ignore[misc]
+    return [*weight, *bias, *_window(link, merged)]  # type: ignore[misc]
 
 
 def _weight(node: Node, index: int, merged: Operator) -> Sequence[Edit] | Refusal:
@@ -61,6 +57,24 @@ def _weight(node: Node, index: int, merged: Operator) -> Sequence[Edit] | Refusa
     if trouble is not None:
         return Refusal(Reason.OVERFLOW, f'the merged weight of "{node.name}" {trouble}')
     return [SetConstant(node, index, weight, merged.form.elem_type, "weight")]
+
+
+def _bias(link: Link, merged: Operator) -> Sequence[Edit] | Refusal:
+    if _keeps_bias(link, merged):
+        return ()
+    return store_bias(link.node, 2, merged.bias, merged.form.elem_type)
+
+
+def _keeps_bias(link: Link, merged: Operator) -> bool:
+    """True if the node adds the right bias already, or has none where none is wanted.
+
+    A C that counts for nothing, with beta = 0, must still fit the shape of the result.
+    """
+    own = link.operator
+    assert own is not None  # noqa: S101 - the survivor has an operator
+    if link.node.input(2) is None:
+        return not merged.bias.any()
+    return own.outputs == merged.outputs and np.array_equal(own.bias, merged.bias)
 
 
 def _shallow(weight: Unrounded) -> Unrounded:
@@ -98,7 +112,7 @@ def _window(link: Link, merged: Operator) -> list[Edit]:
 # --- matrices
 
 
-def _rewrite_matrix(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit] | Refusal:
+def _rewrite_matrix(link: Link, merged: Operator) -> Sequence[Edit] | Refusal:
     node, index = link.node, 1 - link.index
     gemm = node.op == "Gemm"
     turned = gemm and bool(node.attribute("transB" if index == 1 else "transA", 0))
@@ -125,15 +139,3 @@ def _rewrite_matrix(link: Link, merged: Operator, facts: Facts) -> Sequence[Edit
         attributes |= {} if node.attribute("beta", 1.0) == 1.0 else {"beta": 1.0}
         attributes |= {"broadcast": 1} if node.opset < 7 else {}
     return [*edits, *([SetAttributes(node, attributes)] if attributes else [])]
-
-
-def _keeps_bias(link: Link, merged: Operator) -> bool:
-    """True if the node adds the right bias already, or has none where none is wanted.
-
-    A C that counts for nothing, with beta = 0, must still fit the shape of the result.
-    """
-    own = link.operator
-    if own is None or own.bias.shape != merged.bias.shape:
-        return False
-    fits = link.node.input(2) is None or own.outputs == merged.outputs
-    return fits and np.array_equal(own.bias, merged.bias)

@@ -118,7 +118,7 @@ def _join(
         else:
             refusal = refusal or choice
     for choice in sorted(choices, key=lambda each: each.saved, reverse=True):
-        result = _plan(tree, choice, facts)
+        result = _plan(tree, choice)
         if isinstance(result, Plan):
             return result
         refusal = refusal or result
@@ -186,9 +186,9 @@ def _lengths(member: _Member, facts: Facts) -> list[int | None]:
     return [length if isinstance(length, int) else None for length in dims[2:]]
 
 
-def _plan(tree: Tree, choice: _Choice, facts: Facts) -> Plan | Refusal:
+def _plan(tree: Tree, choice: _Choice) -> Plan | Refusal:
     stays, home = choice.stays, choice.home
-    edits = rewrite(stays, choice.merged, facts)
+    edits = rewrite(stays, choice.merged)
     if isinstance(edits, Refusal):
         return edits
     plan = Plan("parallel", list(edits), into=[stays.node], through=list(tree.nodes), gain=1)

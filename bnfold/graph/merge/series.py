@@ -61,7 +61,7 @@ def plan_series(branch: Branch, facts: Facts) -> Plan | Refusal:
     if refusal is not None:
         return refusal
     stays = survivor(branch.links)
-    edits = rewrite(stays, merged, facts)
+    edits = rewrite(stays, merged)
     if isinstance(edits, Refusal):
         return edits
     reroute = Reroute(stays.node, stays.index, branch.source, instead_of=root)
