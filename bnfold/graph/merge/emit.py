@@ -97,16 +97,14 @@ def _window(link: Link, merged: Operator) -> list[Edit]:
         "output_padding": ([axis.extra for axis in axes], [0] * len(axes)),
         "group": (merged.groups, 1),
     }
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"auto_pad": None}
     for name, (value, default) in wanted.items():
         given = node.attribute(name)
         if given is None and (default is None or value == default):
             continue
-        if (given if isinstance(given, int | None) else list(given)) != value:
+        if given != value:
             values[name] = value
-    if node.attribute("auto_pad", "NOTSET") != "NOTSET":
-        values["auto_pad"] = None
-    return [SetAttributes(node, values)] if values else []
+    return [SetAttributes(node, values)]
 
 
 # --- matrices
@@ -138,4 +136,4 @@ def _rewrite_matrix(link: Link, merged: Operator) -> Sequence[Edit] | Refusal:
         edits += bias
         attributes |= {} if node.attribute("beta", 1.0) == 1.0 else {"beta": 1.0}
         attributes |= {"broadcast": 1} if node.opset < 7 else {}
-    return [*edits, *([SetAttributes(node, attributes)] if attributes else [])]
+    return [*edits, SetAttributes(node, attributes)]
