@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from bnfold import absorb
-from bnfold.affine import Affine
+from bnfold.affine import Affine, Float64
 from bnfold.graph.facts import Facts
 from bnfold.graph.index import Node
 from bnfold.graph.plan import Answer, Refusal, Rule, Step
@@ -85,13 +85,23 @@ def _forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> Answer:
         scale = absorb.conv_input_scale(affine.scale, outputs, groups, rank)
     added = bias.values
     if affine.offset.any():
-        shift = absorb.conv_transpose_input_shift if transposed else absorb.conv_input_shift
-        added = bias.values + shift(weight.float64, affine.offset, groups)
+        added = bias.values + _input_shift(weight, affine.offset, groups, transposed=transposed)
     scaled, shifted = weight.scaled(scale), bias.replaced(added)
     for edits in (scaled, shifted):
         if isinstance(edits, Refusal):
             return edits
     return [Step(edits=(*scaled, *shifted), absorbs=True)]  # type: ignore[misc]
+
+
+def _input_shift(weight: Weight, t: Float64, groups: int, *, transposed: bool) -> Float64:
+    if groups > 1:
+        shift = absorb.conv_transpose_input_shift if transposed else absorb.conv_input_shift
+        return shift(weight.float64, t, groups)
+    if transposed:
+        return weight.sum_of_rows(
+            t, lambda block, part: absorb.conv_transpose_input_shift(block, part, 1)
+        )
+    return weight.each_row(lambda block: absorb.conv_input_shift(block, t, 1))
 
 
 def _shift_is_uniform(node: Node, weight: Weight, facts: Facts) -> bool:

@@ -58,6 +58,12 @@ def _overridable(refusal: Refusal) -> bool:
     return refusal.reason is Reason.OVERRIDABLE_INITIALIZER
 
 
+def _input_shift(weight: Weight, t: Float64, axis: int) -> Float64:
+    if axis == 1:
+        return weight.each_row(lambda block: matrix_input_shift(block, t, 1))
+    return weight.sum_of_rows(t, lambda block, part: matrix_input_shift(block, part, 0))
+
+
 def _is_transposed(node: Node, index: int) -> bool:
     return node.op == "Gemm" and bool(node.attribute("transB" if index == 1 else "transA", 0))
 
@@ -101,7 +107,7 @@ def _gemm_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> An
     affine = vectors(pending[other], inner, weight.shape[axis], node)
     if isinstance(affine, Refusal):
         return affine
-    added = matrix_input_shift(weight.float64, affine.offset, axis) * node.attribute("alpha", 1.0)
+    added = _input_shift(weight, affine.offset, axis) * node.attribute("alpha", 1.0)
     shift = Affine.of(np.ones((1, 1)), _along(added, weight.index, 2))
     scaled = weight.scaled(_along(affine.scale, axis, 2))
     shifted = _gemm_bias(node, weight, shift, facts)
@@ -202,7 +208,7 @@ def _matmul_forward(node: Node, pending: Mapping[int, Affine], facts: Facts) -> 
         return scaled
     if not affine.offset.any():
         return [Step(edits=scaled, absorbs=True)]
-    added = matrix_input_shift(weight.float64, affine.offset, axis)
+    added = _input_shift(weight, affine.offset, axis)
     shift = _along(added, weight.index, 2)
     one = np.ones((1,) * other)
     carried = Affine.of(one, shift.reshape((1,) * (other - 2) + shift.shape))

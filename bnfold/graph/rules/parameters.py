@@ -11,7 +11,8 @@ Source: the ONNX operator specification of DequantizeLinear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ from bnfold.lazy import round_to
 from bnfold.report import Reason
 
 __all__ = ["Bias", "Weight", "not_per_channel", "read_bias", "read_weight", "vectors"]
+
+_BLOCK_ELEMENTS = 1 << 20
+"""Elements of a weight that are in float64 at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +53,28 @@ class Weight:
     @property
     def float64(self) -> Float64:
         """All values in float64."""
-        return self.constant.float64
+        return self._rows(slice(0, self.shape[0]))
+
+    def each_row(self, shift: Callable[[Float64], Float64]) -> Float64:
+        """What ``shift`` gives for all rows, a few MB of them at a time."""
+        return np.concatenate([shift(block) for _, block in self._blocks()])
+
+    def sum_of_rows(self, t: Float64, shift: Callable[[Float64, Float64], Float64]) -> Float64:
+        """The sum of what ``shift`` gives for rows and their part of ``t``."""
+        total = np.zeros(())
+        for part, block in self._blocks():
+            total = total + shift(block, t[part])
+        return total
+
+    def _blocks(self) -> Iterator[tuple[slice, Float64]]:
+        rows = self.shape[0]
+        step = max(1, _BLOCK_ELEMENTS * rows // max(1, math.prod(self.shape)))
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            yield part, self._rows(part)
+
+    def _rows(self, part: slice) -> Float64:
+        return self.constant.lazy().rows(part.start, part.stop)
 
     def scaled(self, scale: Float64) -> Sequence[Edit] | Refusal:
         """The edits that multiply the weight by a float64 scale that broadcasts against it."""
@@ -133,17 +158,23 @@ class QuantizedWeight(Weight):
     def _dtype(self) -> np.dtype:
         return FLOATS[self.elem_type]
 
-    @property
-    def float64(self) -> Float64:
-        """All dequantized values in float64."""
-        shape = [1] * len(self.shape)
-        if self.axis is not None:
-            shape[self.axis] = -1
+    def _rows(self, part: slice) -> Float64:
         zero = np.zeros(1)
         if self.zero_point is not None:
             zero = self.zero_point.data.astype(np.float64)
-        scale = self.constant.float64
-        return (self.integers.data.astype(np.float64) - zero.reshape(shape)) * scale.reshape(shape)
+        values = self.integers.data[part].astype(np.float64)
+        values -= self._parameter(zero, part)
+        values *= self._parameter(self.constant.float64, part)
+        return values
+
+    def _parameter(self, array: Float64, part: slice) -> Float64:
+        """The zero point or the scale of these rows, so that it broadcasts against them."""
+        shape = [1] * len(self.shape)
+        if self.axis is None:
+            return array.reshape(shape)
+        shape[self.axis] = -1
+        array = array.reshape(shape)
+        return array[part] if self.axis == 0 and len(array) > 1 else array
 
     def _refuse(self, why: str) -> Refusal:
         return Refusal(Reason.DYNAMIC_WEIGHT, f'the weight of "{self.node.name}" {why}')
