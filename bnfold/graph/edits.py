@@ -131,7 +131,8 @@ class Editor:
         name, is_output, described = result.name, result.is_output, result.described_as
         self._drop_inputs(node)
         self.graph.remove(node)
-        if not fixed and (plan.direction == "backward" or is_output):
+        other_meaning = result in plan.changed and source not in plan.changed
+        if not fixed and (is_output or (plan.direction == "backward" and not other_meaning)):
             source.described_as = described
             source.is_output, source.is_protected = is_output, result.is_protected
             self.graph.rename(source, name)

@@ -20,7 +20,7 @@ from bnfold.graph.census import operator_counts
 from bnfold.graph.constants import Constants
 from bnfold.graph.edits import Editor
 from bnfold.graph.facts import EFFORT, EFFORT_PER_NODE, Facts
-from bnfold.graph.functions import inline
+from bnfold.graph.functions import executed, inline
 from bnfold.graph.index import Graph, Node
 from bnfold.graph.merge.merger import Merger
 from bnfold.graph.ones import plan_ones_channel
@@ -28,7 +28,7 @@ from bnfold.graph.plan import Bypass, Plan, Refusal
 from bnfold.graph.planner import plan_backward, plan_forward
 from bnfold.graph.sites import Candidate, Site
 from bnfold.graph.validity import blaming
-from bnfold.graph.verdicts import continued, progress
+from bnfold.graph.verdicts import continued
 from bnfold.graph.verdicts import sites as sites_of
 from bnfold.report import FoldReport, Reason, Verdict
 from bnfold.store import LoadedModel, TensorStore
@@ -103,7 +103,7 @@ def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, b
         inlined = inline(original, in_functions)
         if inlined is not None:
             others, _ = _fold_repeatedly(inlined, model.tensors, options)
-            if progress(others) > progress(verdicts):
+            if executed(inlined) < executed(model.proto):
                 model.proto.CopyFrom(inlined)
                 verdicts, changed = others, True
     if changed:
@@ -125,15 +125,14 @@ def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, b
 def _fold_repeatedly(
     proto: ModelProto, tensors: TensorStore, options: FoldOptions
 ) -> tuple[tuple[Verdict, ...], bool]:
-    """Fold again where a shape was missing, for as long as what is left tells more of the shapes.
+    """Fold again where shapes were missing, for as long as what is left tells more of them.
 
     Globs of ``keep`` are for the names of the model, and nodes without one may have another now.
     """
-    verdicts, changed = _fold_graph(proto, tensors, options)
-    more = changed and not options.keep
-    while more and any(verdict.reason is Reason.UNKNOWN_SHAPE for verdict in verdicts):
+    verdicts, changed, again = _fold_graph(proto, tensors, options)
+    while again and not options.keep:
         result = _copy(proto)
-        others, more = _fold_graph(result, tensors, options)
+        others, more, again = _fold_graph(result, tensors, options)
         joined = continued(verdicts, others) if more else None
         if joined is None:
             break
@@ -144,9 +143,16 @@ def _fold_repeatedly(
 
 def _fold_graph(
     proto: ModelProto, tensors: TensorStore, options: FoldOptions
-) -> tuple[tuple[Verdict, ...], bool]:
+) -> tuple[tuple[Verdict, ...], bool, bool]:
+    """Fold once; the verdicts, whether anything changed, and whether shapes may be known now."""
     graph = Graph(proto)
     shapes.infer(graph)
+    unknown = any(
+        value.shape is None
+        for scope in graph.scopes
+        if not scope.is_function
+        for value in scope.values.values()
+    )
     frozen = options.freeze_initializers and proto.ir_version >= 4 and graph.freeze()
     constants = Constants(graph, tensors)
     editor = Editor(graph, constants, tensors)
@@ -155,7 +161,9 @@ def _fold_graph(
     changed = folder.run() or frozen
     if changed:
         editor.finish()
-    return tuple(folder.verdicts()), changed
+    verdicts = tuple(folder.verdicts())
+    unknown |= any(verdict.reason is Reason.UNKNOWN_SHAPE for verdict in verdicts)
+    return verdicts, changed, changed and unknown
 
 
 def _copy(proto: ModelProto) -> ModelProto:

@@ -8,18 +8,12 @@ from collections.abc import Iterable
 
 from bnfold.report import BRANCH, Verdict
 
-__all__ = ["continued", "progress", "sites"]
+__all__ = ["continued", "sites"]
 
 
 def sites(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Return the verdicts on sites: all but those on branches."""
     return [verdict for verdict in verdicts if verdict.kind != BRANCH]
-
-
-def progress(verdicts: Iterable[Verdict]) -> tuple[int, int]:
-    """Return how much has been folded; of equals, that is more of which less is left."""
-    folded = [verdict.folded for verdict in sites(verdicts)]
-    return sum(folded), -folded.count(False)
 
 
 def continued(

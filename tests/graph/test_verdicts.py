@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bnfold.graph.verdicts import continued, progress
+from bnfold.graph.verdicts import continued
 from bnfold.report import Reason, Verdict
 
 
@@ -46,5 +46,3 @@ def test_branches_are_those_that_went_and_those_that_are_left() -> None:
     first = (gone("p", "q", kind="branch"), kept("r", no_gain, kind="branch"))
     second = (gone("r", "s", kind="branch"), kept("t", no_gain, kind="branch"))
     assert continued(first, second) == (first[0], *second)
-    assert progress(second) == (0, 0)
-    assert progress((gone("a"), kept("b", no_gain))) == (1, -1)

@@ -191,8 +191,8 @@ def _average_pool(node: Node, facts: Facts) -> Answer:
     axes = _windows(node, kernel, facts) if kernel else _odd(node)
     if isinstance(axes, Refusal):
         return axes
-    counted = node.opset >= 7 and node.attribute("count_include_pad", 0)
-    given = node.attribute("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    counted = node.attribute("count_include_pad", 0)
+    given = node.attribute("auto_pad", "NOTSET") == "NOTSET"
     if any(axis.is_padded for axis in axes) and not (counted and given):
         return Refusal(
             Reason.PADDING_SHIFT, f'"{node.name}" does not count padding: no constant kernel'
