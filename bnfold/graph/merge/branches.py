@@ -96,8 +96,7 @@ class Branch:
 
 def _resolve(link: Link, form: Form, channels: int, facts: Facts) -> Operator | Refusal:
     if link.operator is not None:
-        own = link.operator.form
-        if (own.op, own.spatial, own.elem_type) != (form.op, form.spatial, form.elem_type):
+        if link.operator.form != form:
             return Refusal(Reason.NONLINEAR, f'"{link.node.name}" is an operator of another form')
         return link.operator
     if link.axes:

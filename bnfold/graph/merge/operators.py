@@ -42,13 +42,11 @@ class Form:
         op: ``Conv``, ``ConvTranspose``, ``XW`` for a constant on the right, ``WX`` on the left.
         spatial: Number of spatial axes; 0 for matrices.
         elem_type: Float type of the weights.
-        turned: True if the matrix that is computed is transposed first.
     """
 
     op: str
     spatial: int
     elem_type: int
-    turned: bool = False
 
     @property
     def is_matrix(self) -> bool:
@@ -191,14 +189,13 @@ def compose(outer: Operator, inner: Operator) -> Operator | Refusal:
         outer: The second one.
         inner: The first one, of the same form, with as many outputs as ``outer`` has inputs.
     """
-    if outer.inputs != inner.outputs or outer.form.turned:
+    if outer.inputs != inner.outputs:
         return Refusal(Reason.NOT_PER_CHANNEL, "the matrices do not follow one another")
     if outer.scale is not None:
         return _then_scale(inner, outer.scale, outer.bias)
     if inner.scale is not None and (outer.passes_shift or not inner.bias.any()):
         weight = outer.weight.times(_input_scale(outer, inner.scale))
-        scaled = replace(outer, weight=weight, bias=outer.bias + _carried(outer, inner.bias))
-        return replace(scaled, form=replace(outer.form, turned=inner.form.turned))
+        return replace(outer, weight=weight, bias=outer.bias + _carried(outer, inner.bias))
     if outer.form.op == "ConvTranspose":
         return Refusal(Reason.NONLINEAR, "transposed convolutions are not put together")
     return _behind(outer, inner)

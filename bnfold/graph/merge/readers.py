@@ -262,8 +262,9 @@ def _product(node: Node, facts: Facts) -> Answer:
         return Refusal(Reason.UNKNOWN_SHAPE, f'the rank at "{node.name}" is not proved')
     gemm = node.op == "Gemm"
     flags = [gemm and bool(node.attribute(name, 0)) for name in ("transA", "transB")]
-    op = "XW" if weight.index == 1 else "WX"
-    form = Form(op, 0, weight.elem_type, flags[1 - weight.index])
+    if flags[1 - weight.index]:
+        return Refusal(Reason.UNKNOWN_SHAPE, f'"{node.name}" transposes what is computed')
+    form = Form("XW" if weight.index == 1 else "WX", 0, weight.elem_type)
     lazy = weight.constant.lazy()
     lazy = lazy.swapped() if flags[weight.index] else lazy
     alpha = float(node.attribute("alpha", 1.0)) if gemm else 1.0
