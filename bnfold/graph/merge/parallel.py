@@ -191,7 +191,7 @@ def _plan(tree: Tree, choice: _Choice) -> Plan | Refusal:
     edits = rewrite(stays, choice.merged)
     if isinstance(edits, Refusal):
         return edits
-    plan = Plan("parallel", list(edits), into=[stays.node], through=list(tree.nodes), gain=1)
+    plan = Plan("parallel", list(edits), into=[stays.node], through=list(tree.nodes))
     gone = None if len(choice.gone) == len(tree.terms) else choice.gone
     take_over(plan, tree, stays.node, stays.index, home.branch.source, home.term, gone)
     for member in choice.members:

@@ -33,7 +33,7 @@ def plan_zeros(tree: Tree, facts: Facts) -> Plan | None:
     gone = [term for term in zeros if any(_covers(other, term, facts) for other in others)]
     if not gone:
         return None
-    plan = Plan("parallel", through=list(tree.nodes), gain=1)
+    plan = Plan("parallel", through=list(tree.nodes))
     leave_out(plan, tree, gone)
     for term in gone:
         producer = term.value.producer
@@ -94,9 +94,10 @@ def _norm(branch: Branch) -> Link | None:
 
 def _plan(tree: Tree, chosen: dict[Term, Branch], home: Term, facts: Facts) -> Plan | None:
     stays = _norm(chosen[home])
-    norm = None if stays is None else read_batchnorm(stays.node, facts)
+    assert stays is not None  # noqa: S101 - home is a term that has one
+    norm = read_batchnorm(stays.node, facts)
     rank = facts.rank(chosen[home].source)
-    if stays is None or not isinstance(norm, BatchNorm) or rank is None:
+    if not isinstance(norm, BatchNorm) or rank is None:
         return None
     whole = len(chosen) == len(tree.terms)
     turn = 1 if whole else home.sign
@@ -116,7 +117,7 @@ def _plan(tree: Tree, chosen: dict[Term, Branch], home: Term, facts: Facts) -> P
             return None
         edits.append(SetConstant(stays.node, index, data, kind, ROLES[index - 1]))
     edits.append(SetAttributes(stays.node, {"epsilon": 0.0}))
-    plan = Plan("parallel", edits=list(edits), into=[stays.node], through=list(tree.nodes), gain=1)
+    plan = Plan("parallel", list(edits), into=[stays.node], through=list(tree.nodes))
     source = chosen[home].source
     take_over(plan, tree, stays.node, 0, source, home, None if whole else list(chosen))
     for term, branch in chosen.items():

@@ -67,6 +67,4 @@ def plan_series(branch: Branch, facts: Facts) -> Plan | Refusal:
     reroute = Reroute(stays.node, stays.index, branch.source, instead_of=root)
     gone = [link.node for link in branch.links if link is not stays and link.operator is not None]
     through = [link.node for link in branch.links if link.operator is None]
-    return Plan(
-        "series", [reroute, *edits], into=[stays.node], through=through, gain=1, branches=gone
-    )
+    return Plan("series", [reroute, *edits], into=[stays.node], through=through, branches=gone)
