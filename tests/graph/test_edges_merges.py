@@ -96,6 +96,8 @@ def test_edge(name: str) -> None:
 # name: (graph, places where branches stay)
 ILLEGAL: dict[str, tuple[str, dict[str, str]]] = {
     "ranks-that-contradict": ("g (float[N,4,5] x) => (float[?,?,?,?] y) <float[4,4,1,1] w, float[4,1] k> { a = Conv(x, w)  q = Mul(x, k)  y = Add(a, q) }", {"y": "unknown_shape"}),
+    "average-over-a-window-of-0": ("g (float[N,4,5] x) => (float[N,4,?] y) <float[4,4,1] w> { a = Conv(x, w)  q = AveragePool<kernel_shape=[0]>(x)  y = Add(a, q) }", {}),
+    "taps-that-are-0-apart": ("g (float[N,4,5] x) => (float[N,4,?] y) <float[4,4,1] w, float[4,4,3] p> { a = Conv(x, w)  y = Conv<dilations=[0]>(a, p) }", {}),
     "average-over-no-window": ("g (float[N,4,5] x) => (float[N,4,5] y) <float[4,4,1] w> { a = Conv(x, w)  q = AveragePool(x)  y = Add(a, q) }", {}),
 }  # fmt: skip
 

@@ -143,7 +143,8 @@ def _windows(node: Node, kernel: tuple[int, ...], facts: Facts) -> tuple[Axis, .
     fits = (
         all(len(each) == count for each in (strides, dilations, extra)) and len(pads) == 2 * count
     )
-    if not fits or min(*pads, *strides, *dilations, 0) < 0 or list(given or kernel) != list(kernel):
+    positive = min(*kernel, *strides, *dilations) > 0 and min(pads) >= 0
+    if not fits or not positive or list(given or kernel) != list(kernel):
         return Refusal(Reason.UNKNOWN_SHAPE, f'the window of "{node.name}" is not understood')
     return tuple(
         Axis(kernel[i], strides[i], dilations[i], pads[i], pads[count + i], extra[i])
