@@ -30,12 +30,10 @@ class Branch:
     Attributes:
         source: The value that the first of them reads.
         links: The nodes, the last one first; none where the value itself is added.
-        stop: Why the branch does not begin further up, or None if it is a plain value there.
     """
 
     source: Value
     links: tuple[Link, ...]
-    stop: Refusal | None = None
 
     @property
     def form(self) -> Form | None:
@@ -140,10 +138,10 @@ def read_branch(value: Value, facts: Facts, *, last: Node | None = None) -> Bran
     while len(links) < MAX_LINKS:
         node = value.producer
         if node is None or (node is not last and not is_private(value, node)):
-            return Branch(value, tuple(links))
+            break
         link = read_link(node, facts)
         if isinstance(link, Refusal):
-            return Branch(value, tuple(links), link)
+            break
         links.append(link)
         source = node.inputs[link.index]
         assert source is not None  # noqa: S101 - a reader has seen it
