@@ -25,7 +25,7 @@ CASES: dict[str, tuple[str, int, list[str], dict[str, str], list[str], dict[str,
     "transposed-and-not": ('g (double[4,4] x) => (double[4,5] y) <double[4,5] w, double[4,5] v> { a = Gemm<transA=1>(x, w)  q = Gemm(x, v)  y = Add(a, q) }', 17, [], {}, [], {}),
     "transposed-then-a-matrix": ('g (double[3,4] x) => (double[4,3] y) <double[3,3] w, double[3,3] v> { u = Gemm<transA=1>(x, w)  y = MatMul(u, v) }', 17, [], {}, [], {}),
     "transposed-and-not-of-matmul": ('g (double[4,4] x) => (double[4,5] y) <double[4,5] w, double[4,5] v> { a = Gemm<transA=1>(x, w)  q = MatMul(x, v)  y = Add(a, q) }', 17, [], {}, [], {}),
-    "alpha-of-2-and-beta-of-3": ('g (double[4,3] x) => (double[4,5] y) <double[3,5] w, double[3,5] v, double[5] b> { a = Gemm<alpha=2.0, beta=3.0>(x, w, b)  q = MatMul(x, v)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
+    "alpha-of-2-and-beta-of-3": ('g (double[4,3] x) => (double[4,5] y) <double[3,5] w, double[3,5] v, double[5] b, double[5] d> { a = Gemm<alpha=2.0, beta=3.0>(x, w, b)  q = Gemm(x, v, d)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
     "biases-of-both": ('g (double[4,2] x) => (double[4,5] y) <double[2,5] w, double[2,5] v, double[5] b, double[5] d> { a = Gemm(x, w, b)  q = Gemm(x, v, d)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
     "bias-of-any-shape": ('g (double[4,5] x, int64[2] o) => (double[4,5] y) <double[5,5] w, double[5,5] v, double k> { z = Sub(o, o)  h = Reshape(x, z)  m = Shape(h)  e = Expand(k, m)  a = Gemm(x, w, e)  q = MatMul(x, v)  y = Add(a, q) }', 17, [], {}, [], {}),
     "shift-takes-as-much-as-it-saves": ('g (double[4,2] x) => (double[4,2] y) <double[2,1] w, double[1,2] v, double k> { u = MatMul(x, w)  s = Add(u, k)  y = MatMul(s, v) }', 17, [], {'y': 'no_gain'}, [], {}),
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[str, int, list[str], dict[str, str], list[str], dict[str,
     "normalizations-of-unknown-rank": ('g (float[3,4,2] x, int64[M] o) => (float[?,?,?] y) <float[4] gamma, float[4] beta, float[4] mean, float[4] var> { z = Sub(o, o)  h = Reshape(x, z)  n = BatchNormalization(h, gamma, beta, mean, var)  y = Add(n, h) }', 17, [], {}, [], {'n': 'unknown_shape'}),
     "convolutions-of-an-unknown-rank": ('g (double[3,4,6] x, int64[M] o) => (double[?,4,?] y) <double[4,4,3] w, double[4,4,1] p> { z = Sub(o, o)  h = Reshape(x, z)  a = Conv<pads=[1,1]>(h, w)  q = Conv(h, p)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
     "pool-of-an-unknown-rank-that-may-be-cut": ('g (double[3,1,6] x, int64[M] o) => (double[?,1,?] y) <double[1,1,2] w> { z = Sub(o, o)  h = Reshape(x, z)  a = Conv<strides=[2]>(h, w)  q = AveragePool<kernel_shape=[2], strides=[2], ceil_mode=1>(h)  y = Add(a, q) }', 17, [], {}, [], {}),
-    "same-length-and-explicit": ('g (double[N,2,6] x) => (double[N,2,6] y) <double[2,2,3] w, double[2,2,3] p> { a = Conv<auto_pad="SAME_UPPER">(x, w)  q = Conv<pads=[0,2]>(x, p)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
+    "same-length-and-explicit": ('g (double[N,2,6] x) => (double[N,2,6] y) <double[2,2,3] w, double[2,2,2] p> { a = Conv<auto_pad="SAME_UPPER">(x, w)  q = Conv<pads=[2,0], dilations=[2]>(x, p)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
     "strides-of-a-known-length": ('g (double[N,4,6] x) => (double[N,4,3] y) <double[4,4,3] w, double[4,4,1] p> { a = Conv<strides=[2], pads=[1,0]>(x, w)  q = Conv<strides=[2]>(x, p)  y = Add(a, q) }', 17, ['q'], {}, [], {}),
     "strides-of-a-named-length": ('g (double[N,4,H] x) => (double[N,4,?] y) <double[4,4,3] w, double[4,4,1] p> { a = Conv<strides=[2], pads=[1,0]>(x, w)  q = Conv<strides=[2]>(x, p)  y = Add(a, q) }', 17, [], {'y': 'padding_shift'}, [], {}),
     "transposed-of-two-lengths": ('g (double[N,4,2] x) => (double[N,4,2] y) <double[4,4,1] w, double[4,4,1] p> { a = ConvTranspose<strides=[2], pads=[1,1]>(x, w)  q = ConvTranspose<strides=[2], pads=[1,0]>(x, p)  y = Add(a, q) }', 17, [], {'y': 'padding_shift'}, [], {}),
@@ -109,6 +109,14 @@ def test_illegal(name: str) -> None:
     branches = [verdict for verdict in report.sites if verdict.kind == "branch"]
     assert not any(verdict.folded for verdict in branches)
     assert {verdict.name: verdict.reason for verdict in branches} == apart
+
+
+def test_zero_in_a_body_of_which_nothing_is_inferred() -> None:
+    model = build("""<ir_version: 8, opset_import: ["" : 17, "other" : 1]>
+    g (float[N,2,6] x) => (float[N,2,6] y) <float[2,2,1] w>
+    { y = other.Unknown(x)<body = t () => (float[N,2,6] u)
+        { z = Constant<value = float[1,1,1] {0}>()  c = Conv(x, w)  s = Relu(c)  u = Add(s, z) }> }""")
+    assert_fold(model, merged=["u"], run=False)
 
 
 def test_bias_of_opset_6_is_broadcast_by_attribute() -> None:
