@@ -6,6 +6,7 @@ dimension M is 3, as many as x has axes.
 
 from __future__ import annotations
 
+import onnx
 import pytest
 
 from tests.support import assert_fold, build, fold
@@ -119,11 +120,21 @@ def test_zero_in_a_body_of_which_nothing_is_inferred() -> None:
     assert_fold(model, merged=["u"], run=False)
 
 
-def test_bias_of_opset_6_is_broadcast_by_attribute() -> None:
-    text, opset, *_ = CASES["bias-of-opset-6"]
+# name of a case: attributes of the node that stays
+ATTRIBUTES: dict[str, dict[str, object]] = {
+    "bias-of-opset-6": {"broadcast": 1},
+    "bias-of-opset-7": {},
+    "same-length-and-explicit": {"pads": [2, 1]},
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_attributes_afterwards(name: str) -> None:
+    text, opset, *_ = CASES[name]
     result, _ = fold(build(text, opset=opset))
-    (gemm,) = result.graph.node
-    assert {each.name: each.i for each in gemm.attribute} == {"broadcast": 1}
+    (node,) = result.graph.node
+    found = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    assert found == ATTRIBUTES[name]
 
 
 @pytest.mark.parametrize(
