@@ -99,6 +99,9 @@ ILLEGAL: dict[str, tuple[str, dict[str, str]]] = {
     "ranks-that-contradict": ("g (float[N,4,5] x) => (float[?,?,?,?] y) <float[4,4,1,1] w, float[4,1] k> { a = Conv(x, w)  q = Mul(x, k)  y = Add(a, q) }", {"y": "unknown_shape"}),
     "average-over-a-window-of-0": ("g (float[N,4,5] x) => (float[N,4,?] y) <float[4,4,1] w> { a = Conv(x, w)  q = AveragePool<kernel_shape=[0]>(x)  y = Add(a, q) }", {}),
     "taps-that-are-0-apart": ("g (float[N,4,5] x) => (float[N,4,?] y) <float[4,4,1] w, float[4,4,3] p> { a = Conv(x, w)  y = Conv<dilations=[0]>(a, p) }", {}),
+    "padding-of-less-than-0": ("g (float[N,4,5] x) => (float[N,4,?] y) <float[4,4,1] w, float[4,4,1] p> { a = Conv<pads=[-1,0]>(x, w)  q = Conv<pads=[-1,0]>(x, p)  y = Add(a, q) }", {}),
+    "matrices-of-two-lengths": ("g (float[N,K] x) => (float[N,5] y) <float[4,5] w, float[3,5] v> { a = MatMul(x, w)  q = MatMul(x, v)  y = Add(a, q) }", {"y": "not_per_channel"}),
+    "matrices-of-two-lengths-one-behind-the-other": ("g (float[N,4] x) => (float[N,5] y) <float[4,6] w, float[4,5] v> { a = MatMul(x, w)  y = MatMul(a, v) }", {"y": "not_per_channel"}),
     "average-over-no-window": ("g (float[N,4,5] x) => (float[N,4,5] y) <float[4,4,1] w> { a = Conv(x, w)  q = AveragePool(x)  y = Add(a, q) }", {}),
 }  # fmt: skip
 
