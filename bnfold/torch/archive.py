@@ -6,7 +6,6 @@ that lie in the archive, and evaluates the expressions of its symbolic shapes an
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import json
 import logging
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bnfold.errors import InputError, ModelError
+from bnfold.torch.expressions import is_harmless
 
 __all__ = [
     "DAMAGE",
@@ -44,30 +44,6 @@ _COMPILED = ("data/aotinductor/", "data/executorch/")
 _PICKLED = ("data/constants/opaque_obj", "data/constants/custom_obj")
 _IMPORTS = {"__enum__", "default_factory_module"}
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-_EXPRESSION = (
-    *(ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.Name),
-    *(ast.Constant, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Load),
-    *(ast.boolop, ast.operator, ast.unaryop, ast.cmpop),
-)
-_FUNCTIONS = {
-    *("Abs", "Add", "And", "BitwiseFn_bitwise_and", "BitwiseFn_bitwise_or", "CeilDiv"),
-    *("CeilToInt", "CleanDiv", "Eq", "Equality", "Float", "FloatPow", "FloatTrueDiv", "FloorDiv"),
-    *("FloorToInt", "Ge", "GreaterThan", "Gt", "Identity", "IntTrueDiv", "Integer", "LShift"),
-    *("Le", "LessThan", "Lt", "Max", "Min", "Mod", "ModularIndexing", "Mul", "Ne", "Not", "Or"),
-    *("Piecewise", "Pow", "PowByNatural", "PythonMod", "RShift", "Rational", "RoundToInt"),
-    *("StrictGreaterThan", "StrictLessThan", "Symbol", "ToFloat", "TruncToFloat", "TruncToInt"),
-    *("Tuple", "Unequality", "Where", "ceiling", "dim", "floor", "len", "size", "sqrt", "stride"),
-    "storage_offset",
-}
-_ASSUMPTIONS = {
-    "commutative",
-    "integer",
-    "negative",
-    "nonnegative",
-    "positive",
-    "precision",
-    "real",
-}
 
 
 def require_sound(file: Path) -> None:
@@ -138,7 +114,7 @@ def require_harmless(file: Path) -> None:
 
 def _threat(content: Any) -> str | None:
     """Return what a description of a program would do besides arithmetic, or None."""
-    if not all(map(_is_harmless, _expressions(content))):
+    if not all(map(is_harmless, _expressions(content))):
         return "an expression that is more than arithmetic"
     if not FILE_OPERATORS.isdisjoint(_operators(content)):
         return "an operator that reads or writes files"
@@ -215,29 +191,3 @@ def _entries(content: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(content, list):
         for value in content:
             yield from _entries(value)
-
-
-def _is_harmless(text: object) -> bool:
-    """Whether an expression is arithmetic on names, sizes and the functions of shapes."""
-    if not isinstance(text, str):
-        return False
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, MemoryError):
-        return False
-    return all(map(_is_arithmetic, ast.walk(tree)))
-
-
-def _is_arithmetic(node: ast.AST) -> bool:
-    match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name) if name.startswith("_"):
-            return False
-        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
-            return name in _FUNCTIONS
-        case ast.Call():
-            return False
-        case ast.keyword():
-            return node.arg in _ASSUMPTIONS
-        case ast.Constant(value=str(text)):  # SymPy evaluates text that it is given, again
-            return text.isidentifier() and not text.startswith("_")
-    return isinstance(node, _EXPRESSION)

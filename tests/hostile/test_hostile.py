@@ -70,7 +70,18 @@ def test_damaged_models(seed: int, tmp_path: Path) -> None:
     assert attempt(seed, tmp_path, archives=False)[1] is None
 
 
-HARMLESS = {"sizes": [{"as_expr": {"expr_str": "Add(Symbol('s0', positive=True), Integer(2))"}}]}
+HARMLESS = {
+    "sizes": [
+        {"as_expr": {"expr_str": text}}
+        for text in (
+            "Add(Symbol('s0', positive=True), Integer(2))",
+            "Pow(Symbol('s0', positive=True), Integer(-1))",
+            "((((((s0 - 1)//2 + 1) - 1)//2 + 1) - 1)//2 + 1) - 1",
+            "Max(1, s0*s1*s2**2)",
+            "Piecewise((s0, s0 > 3), (s0*2, True))",
+        )
+    ]
+}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +95,15 @@ HARMLESS = {"sizes": [{"as_expr": {"expr_str": "Add(Symbol('s0', positive=True),
         "open('x')",
         "eval(s0)",
         "1 +",
+        "9**9**9**9",
+        "((9**64)**64)**64",
+        "PowByNatural(7, 10**9)",
+        "LShift(1, 10**11)",
+        "2**s0",
+        "(1,) * 10**9",
+        "s0.args * 10**9",
+        f"Max({', '.join(f's{i}' for i in range(300))})",
+        f"({' + '.join(f's{i}' for i in range(30))})**30",
     ],
 )
 @pytest.mark.parametrize("key", ["expr_str", "guards_code"])
