@@ -94,18 +94,18 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
 
 def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bool]:
     before = operator_counts(model.proto)
-    original = _copy(model.proto) if model.proto.functions else None
     verdicts, changed = _fold_repeatedly(model.proto, model.tensors, options)
-    in_functions = [
+    in_functions = {
         v.graph for v in sites_of(verdicts) if not v.folded and v.graph.startswith("function ")
-    ]
-    if original is not None and in_functions:
-        inlined = inline(original, in_functions)
-        if inlined is not None:
-            others, _ = _fold_repeatedly(inlined, model.tensors, options)
-            if executed(inlined) < executed(model.proto):
-                model.proto.CopyFrom(inlined)
-                verdicts, changed = others, True
+    }
+    inlined = inline(model.proto, in_functions)
+    if inlined is not None:
+        others, _ = _fold_repeatedly(inlined, model.tensors, options)
+        rest = tuple(v for v in verdicts if v.folded or v.graph not in in_functions)
+        joined = continued(rest, others)
+        if joined is not None and executed(inlined) < executed(model.proto):
+            model.proto.CopyFrom(inlined)
+            verdicts, changed = joined, True
     if changed:
         _sign(model.proto)
     report = FoldReport(
