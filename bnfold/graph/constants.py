@@ -8,7 +8,11 @@ the numbers are read. Arithmetic between floats is done in float64 and rounded t
 
 from __future__ import annotations
 
+import weakref
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bnfold.graph.evaluators import (
@@ -47,6 +51,7 @@ class Constants:
         self._known: dict[Value, Constant | None] = {}
         self._left = MAX_COMPUTED
         self._repeated = MAX_REPEATED
+        self._owners: dict[int, weakref.ref[NDArray[Any]]] = {}
 
     def is_overridable(self, value: Value) -> bool:
         """True if a caller may replace this initializer at run time."""
@@ -75,15 +80,25 @@ class Constants:
     def _affords(self, value: Value, found: Constant) -> bool:
         """Whether what was computed so far is in proportion to what is stored."""
         size = found.data.size
+        is_new = self._is_new(found.data)
         if value.tensor is not None or (value.producer and value.producer.op == "Constant"):
             self._left += _COMPUTED_PER_STORED * size
             return True
-        computed = distinct(found.data).size
-        if computed > self._left or size - computed > self._repeated:
+        numbers = distinct(found.data).size
+        computed = numbers if is_new else 0
+        if computed > self._left or size - numbers > self._repeated:
             return False
         self._left -= computed
-        self._repeated -= size - computed
+        self._repeated -= size - numbers
         return True
+
+    def _is_new(self, array: NDArray[Any]) -> bool:
+        """Whether this is no view of what is known already."""
+        while isinstance(array.base, np.ndarray):
+            array = array.base
+        owner = self._owners.get(id(array))
+        self._owners[id(array)] = weakref.ref(array)
+        return owner is None or owner() is not array
 
     def _evaluate(self, value: Value, depth: int) -> Constant | None:
         if value.tensor is not None:
@@ -135,8 +150,8 @@ class Constants:
         return None if proto is None or not proto.HasField("t") else self._stored(proto.t)
 
 
-_COMPUTED_PER_STORED = 16
-"""How often the elements of a stored tensor may appear in expressions, views mostly."""
+_COMPUTED_PER_STORED = 4
+"""How many numbers may be computed for each that is stored: those of a dequantization, say."""
 
 _ONNX = ("", "ai.onnx")
 _SCALARS = (

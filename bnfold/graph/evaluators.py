@@ -39,9 +39,12 @@ FLOATS: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT16: np.dtype(np.float16),
     TensorProto.BFLOAT16: onnx.helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16),
 }
-MAX_COMPUTED = 1 << 24
+MAX_COMPUTED = 1 << 21
 """Elements that may be computed beyond those that are stored: an expression of a few bytes can
 describe terabytes."""
+
+MAX_ARITHMETIC = 1 << 24
+"""Elements that arithmetic is done with, all of them in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,14 +259,16 @@ def _elementwise(
         compute: Callable[..., Any] | None
         if inputs[0].is_float and all(p.is_float or p.elem_type in _INTEGERS for p in inputs):
             arrays = [part.data if part.scale is None else part.float64 for part in inputs]
-            cores = [distinct(array).astype(np.float64) for array in arrays]
-            compute = floats
+            cores, compute = [distinct(array) for array in arrays], floats
         elif all(part.elem_type == kind and kind in _INTEGERS for part in inputs):
             cores, compute = [part.data for part in inputs], integers
         else:
             return None
-        if compute is None or np.broadcast(*cores).size > MAX_COMPUTED:
+        size = MAX_COMPUTED + sum(core.size for core in cores)
+        if compute is None or np.broadcast(*cores).size > min(size, MAX_ARITHMETIC):
             return None
+        if compute is floats:
+            cores = [core.astype(np.float64) for core in cores]
         shapes = [part.shape for part in inputs if not part.any_shape]
         shape = np.broadcast_shapes(*shapes) if shapes else ()
         unknown = any(part.any_shape for part in inputs)
@@ -293,7 +298,7 @@ def _reduce(reduction: Callable[..., Any]) -> Evaluator:
     """A reduction of floats, in float64: what weight normalization is exported as."""
 
     def evaluate(node: Node, inputs: list[Constant]) -> Constant | None:
-        if not inputs[0].is_float or inputs[0].any_shape or inputs[0].data.size > MAX_COMPUTED:
+        if not inputs[0].is_float or inputs[0].any_shape or inputs[0].data.size > MAX_ARITHMETIC:
             return None
         axes = _axes(node, inputs[1:])
         if not axes and node.attribute("noop_with_empty_axes", 0):
