@@ -92,17 +92,35 @@ def fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bo
         return _fold_model(model, options)
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """What folding a graph once, or more often, has shown.
+
+    Attributes:
+        verdicts: On all sites and branches.
+        changed: True if the graph is another one.
+        again: True if shapes were missing, of which what is left may tell more.
+        names: For nodes without a name, by graph and output: what reports call them.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    changed: bool
+    again: bool
+    names: dict[tuple[str, str], str]
+
+
 def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, bool]:
     before = operator_counts(model.proto)
-    verdicts, changed = _fold_repeatedly(model.proto, model.tensors, options)
+    whole = _fold_repeatedly(model.proto, model.tensors, options, {})
+    verdicts, changed = whole.verdicts, whole.changed
     in_functions = {
         v.graph for v in sites_of(verdicts) if not v.folded and v.graph.startswith("function ")
     }
     inlined = inline(model.proto, in_functions)
     if inlined is not None:
-        others, _ = _fold_repeatedly(inlined, model.tensors, options)
+        others = _fold_repeatedly(inlined, model.tensors, options, whole.names)
         rest = tuple(v for v in verdicts if v.folded or v.graph not in in_functions)
-        joined = continued(rest, others)
+        joined = continued(rest, others.verdicts)
         if joined is not None and executed(inlined) < executed(model.proto):
             model.proto.CopyFrom(inlined)
             verdicts, changed = joined, True
@@ -123,29 +141,33 @@ def _fold_model(model: LoadedModel, options: FoldOptions) -> tuple[FoldReport, b
 
 
 def _fold_repeatedly(
-    proto: ModelProto, tensors: TensorStore, options: FoldOptions
-) -> tuple[tuple[Verdict, ...], bool]:
-    """Fold again where shapes were missing, for as long as what is left tells more of them.
-
-    Globs of ``keep`` are for the names of the model, and nodes without one may have another now.
-    """
-    verdicts, changed, again = _fold_graph(proto, tensors, options)
-    while again and not options.keep:
+    proto: ModelProto,
+    tensors: TensorStore,
+    options: FoldOptions,
+    names: dict[tuple[str, str], str],
+) -> _Pass:
+    """Fold again where shapes were missing, for as long as that changes something."""
+    whole = last = _fold_graph(proto, tensors, options, names)
+    while last.again:
         result = _copy(proto)
-        others, more, again = _fold_graph(result, tensors, options)
-        joined = continued(verdicts, others) if more else None
+        last = _fold_graph(result, tensors, options, last.names)
+        joined = continued(whole.verdicts, last.verdicts) if last.changed else None
         if joined is None:
             break
         proto.CopyFrom(result)
-        verdicts = joined
-    return verdicts, changed
+        whole = _Pass(joined, changed=True, again=False, names=last.names)
+    return whole
 
 
 def _fold_graph(
-    proto: ModelProto, tensors: TensorStore, options: FoldOptions
-) -> tuple[tuple[Verdict, ...], bool, bool]:
-    """Fold once; the verdicts, whether anything changed, and whether shapes may be known now."""
+    proto: ModelProto,
+    tensors: TensorStore,
+    options: FoldOptions,
+    names: dict[tuple[str, str], str],
+) -> _Pass:
     graph = Graph(proto)
+    for node in _nameless(graph):
+        node.name = names.get((node.scope.label, node.proto.output[0]), node.name)
     shapes.infer(graph)
     unknown = any(
         value.shape is None
@@ -163,7 +185,16 @@ def _fold_graph(
         editor.finish()
     verdicts = tuple(folder.verdicts())
     unknown |= any(verdict.reason is Reason.UNKNOWN_SHAPE for verdict in verdicts)
-    return verdicts, changed, changed and unknown
+    return _Pass(
+        verdicts,
+        changed=changed,
+        again=changed and unknown,
+        names={(n.scope.label, n.proto.output[0]): n.name for n in _nameless(graph) if n.alive},
+    )
+
+
+def _nameless(graph: Graph) -> Iterable[Node]:
+    return (node for node in graph.nodes() if not node.proto.name and node.proto.output)
 
 
 def _copy(proto: ModelProto) -> ModelProto:
