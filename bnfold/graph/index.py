@@ -73,7 +73,8 @@ class Node:
     """One node; ``inputs`` and ``outputs`` are None where the file has an empty name.
 
     ``name`` is for reports: where the file gives the node none, it is that of its first output, and
-    it stays so when the output is renamed.
+    it stays so when the output is renamed. ``is_call`` is true where the model has a function of that
+    operator type: runtimes may call it even if ONNX has an operator of the same name.
     """
 
     proto: NodeProto
@@ -85,6 +86,7 @@ class Node:
     followers: list[Node] = field(default_factory=list)
     leaders: list[Node] = field(default_factory=list)
     alive: bool = True
+    is_call: bool = False
     attributes: dict[str, AttributeProto] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,10 +98,12 @@ class Node:
 
     @property
     def op(self) -> str:
-        """Operator type, prefixed with its domain unless that is the ONNX one."""
+        """Operator type, prefixed with its domain unless it is surely an operator of ONNX."""
         domain = self.proto.domain
         kind: str = self.proto.op_type
-        return kind if domain in ("", "ai.onnx") else f"{domain}::{kind}"
+        if domain in ("", "ai.onnx"):
+            return f"ai.onnx::{kind}" if self.is_call else kind
+        return f"{domain}::{kind}"
 
     @property
     def opset(self) -> int:
@@ -197,6 +201,10 @@ class Graph:
         self.local_functions = {
             ("" if f.domain == "ai.onnx" else f.domain, f.name) for f in model.functions
         }
+        for scope in self.scopes if self.local_functions else ():
+            for node in scope.nodes:
+                domain = "" if node.proto.domain == "ai.onnx" else node.proto.domain
+                node.is_call = (domain, node.proto.op_type) in self.local_functions
         self._protect_training_info()
 
     def nodes(self) -> Iterator[Node]:

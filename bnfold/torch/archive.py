@@ -7,10 +7,13 @@ that lie in the archive, and evaluates the expressions of its symbolic shapes an
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
+import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -40,8 +43,15 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError
 
 _SPARE = 1 << 20
 _ENCRYPTED = 1
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_WIDE_END = struct.Struct("<4sQ2H2L4Q")
 _COMPILED = ("data/aotinductor/", "data/executorch/")
 _PICKLED = ("data/constants/opaque_obj", "data/constants/custom_obj")
+_NAME = re.compile(r"[\w.]*")
+_QUOTED_NAME = re.compile(r'[^"\\\x00-\x1f]*')
+_KEY = re.compile(r"[^][(){}=;,\"'\\\x00-\x1f]*")
+_QUOTED_NAMES = {"parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "fqn"}
 _IMPORTS = {"__enum__", "default_factory_module"}
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -58,7 +68,8 @@ def require_sound(file: Path) -> None:
             entries = archive.infolist()
     except (*DAMAGE, ValueError) as error:
         raise ModelError(f"{file}: a damaged archive: {error}", hint="copy it again") from error
-    for problem in _problems(entries, file.stat().st_size):
+    problems = itertools.chain(_problems(entries, file.stat().st_size), _ambiguities(file))
+    for problem in problems:
         raise ModelError(
             f"{file}: an archive that PyTorch does not write: {problem}",
             hint="get the file from somebody whom you trust",
@@ -68,8 +79,10 @@ def require_sound(file: Path) -> None:
 def _problems(entries: list[zipfile.ZipInfo], size: int) -> Iterator[str]:
     if sum(entry.file_size for entry in entries) > MAX_GROWTH * size + _SPARE:
         yield "its entries are far larger than the file"
-    if len({entry.filename for entry in entries}) < len(entries):
+    if len({entry.filename.lower() for entry in entries}) < len(entries):
         yield "an entry is there twice"
+    if any(entry.filename != entry.orig_filename for entry in entries):
+        yield "an entry has two names"
     end = 0
     for entry in sorted(entries, key=lambda each: each.header_offset):
         parts = PurePosixPath(entry.filename.replace("\\", "/"))
@@ -86,6 +99,25 @@ def _problems(entries: list[zipfile.ZipInfo], size: int) -> Iterator[str]:
         end = entry.header_offset + entry.compress_size
 
 
+def _ambiguities(file: Path) -> Iterator[str]:
+    """Say whether PyTorch may find another list of entries than Python: it looks elsewhere."""
+    with file.open("rb") as archive:
+        size = archive.seek(0, os.SEEK_END)
+        archive.seek(-min(size, _WIDE_END.size + _LOCATOR.size + _END.size), os.SEEK_END)
+        tail = archive.read()
+    signature, *_, length, start, comment = _END.unpack(tail[-_END.size :])
+    end = size - _END.size
+    locator = tail[-_END.size - _LOCATOR.size : -_END.size]
+    if locator.startswith(b"PK\x06\x07"):
+        end -= _LOCATOR.size + _WIDE_END.size
+        if _LOCATOR.unpack(locator)[2] != end or not tail.startswith(b"PK\x06\x06"):
+            yield "its end is elsewhere"
+            return
+        *_, length, start = _WIDE_END.unpack(tail[: _WIDE_END.size])
+    if signature != b"PK\x05\x06" or comment or start + length != end:
+        yield "its list of entries is elsewhere"
+
+
 def require_harmless(file: Path) -> None:
     """Refuse an exported program that would run code of its own when it is loaded or called.
 
@@ -95,12 +127,12 @@ def require_harmless(file: Path) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
-            inner = entry.filename.partition("/")[2]
+            inner = entry.filename.partition("/")[2].lower()
             if inner.startswith(_COMPILED):
                 raise untrusted(file, "compiled code")
             if inner.startswith(_PICKLED):
                 raise untrusted(file, "a pickled object")
-            if entry.filename.endswith(".json"):
+            if inner.endswith(".json"):
                 try:
                     threat = _threat(json.loads(archive.read(entry)))
                 except (*DAMAGE, ValueError, RecursionError) as error:
@@ -116,6 +148,8 @@ def _threat(content: Any) -> str | None:
     """Return what a description of a program would do besides arithmetic, or None."""
     if not all(map(is_harmless, _expressions(content))):
         return "an expression that is more than arithmetic"
+    if not all(pattern.fullmatch(name) for pattern, name in _names(content)):
+        return "a name that is code"
     if not FILE_OPERATORS.isdisjoint(_operators(content)):
         return "an operator that reads or writes files"
     if not _IMPORTS.isdisjoint(_keys_of_structures(content)):
@@ -153,6 +187,26 @@ def _expressions(content: Any) -> Iterator[str]:
             yield value
         elif key == "guards_code":
             yield from value or ()
+
+
+def _names(content: Any) -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield what PyTorch writes into the code that it makes of a graph, and how it may look."""
+    for key, value in _entries(content):
+        if key in ("name", "as_name", "forward_arg_names"):
+            yield from ((_NAME, text) for text in _texts(value))
+        elif key in _QUOTED_NAMES:
+            yield from ((_QUOTED_NAME, text) for text in _texts(value))
+        elif key in ("in_spec", "out_spec"):
+            yield from ((_KEY, text) for text in _texts(_decoded(value)))
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Yield every text, at any depth, but for keys."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from _texts(value)
 
 
 def _operators(content: Any) -> Iterator[str]:

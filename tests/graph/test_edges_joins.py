@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from bnfold.report import Reason, Verdict
-from tests.support import assert_fold, build, fold
+from tests.support import assert_fold, assert_same, build, evaluate, feeds_of, fold
 
 HEAD = "g (double[N,1,8] x) => (double[?,?,?] y)"
 WIDE = "g (double[N,4,8] x) => (double[?,?,?] y)"
@@ -216,3 +216,32 @@ def test_attributes_that_a_caller_gives() -> None:
     result, report = fold(model)
     assert result == model
     assert not report.sites
+
+
+# name: (what is computed from x, w and v, the function, what it computes)
+FUNCTIONS: dict[str, tuple[str, str, str]] = {
+    "side-by-side": ("a = Conv(x, w)  q = Conv(x, v)  y = Sub(a, q)", "Conv", "(a, b) => (c) { s = Sigmoid(a)  c = Mul(s, b) }"),
+    "one-behind-the-other": ("a = Conv(x, w)  y = Conv(a, v)", "Conv", "(a, b) => (c) { s = Sigmoid(a)  c = Mul(s, b) }"),
+    "sum": ("a = Conv(x, w)  q = Conv(x, v)  y = Add(a, q)", "Add", "(a, b) => (c) { c = Mul(a, b) }"),
+    "linear": ("a = Conv(x, w)  q = Neg(x)  y = Add(a, q)", "Neg", "(a) => (c) { c = Abs(a) }"),
+    "carrier": ("a = Conv(x, w)  y = BatchNormalization(a, gamma, beta, mean, var)", "Conv", "(a, b) => (c) { s = Sigmoid(a)  c = Mul(s, b) }"),
+    "passed": ("a = Conv(x, w)  p = Identity(a)  y = BatchNormalization(p, gamma, beta, mean, var)", "Identity", "(a) => (c) { c = Abs(a) }"),
+    "site": ("a = Conv(x, w)  y = BatchNormalization(a, gamma, beta, mean, var)", "BatchNormalization", "(a, b, c, d, e) => (f) { f = Abs(a) }"),
+    "constant": ("u = Neg(w)  a = Conv(x, u)  q = Conv(x, v)  y = Add(a, q)", "Neg", "(a) => (c) { c = Abs(a) }"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_function_in_place_of_an_operator(name: str, domain: str) -> None:
+    """A function of the model with the name of an ONNX operator is called instead of it."""
+    body, operator, function = FUNCTIONS[name]
+    model = build(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,1,8] x) => (float[?,?,?] y)
+        <float[1,1,1] w, float[1,1,1] v, float[1] gamma, float[1] beta, float[1] mean, float[1] var> {{ {body} }}
+        <domain: "{domain}", opset_import: ["" : 17]> {operator} {function}"""
+    )
+    feeds = feeds_of(model, {})
+    result, report = fold(model)
+    assert not any(verdict.folded for verdict in report.sites)
+    assert_same(evaluate(model, feeds), evaluate(result, feeds), 0)

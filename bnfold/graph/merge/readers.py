@@ -292,7 +292,9 @@ READERS: dict[str, Reader] = {
     "ConvTranspose": Reader(
         _convolution, "constant weights, explicit padding, beside others", "its own kernel"
     ),
-    "Gemm": Reader(_product, "one constant operand, constant C", "its matrix"),
+    "Gemm": Reader(
+        _product, "one constant operand, the other not transposed, constant C", "its matrix"
+    ),
     "MatMul": Reader(_product, "one constant operand of rank 2", "its matrix"),
     "BatchNormalization": Reader(_batchnorm, "at inference", "diagonal, kernel 1, with a bias"),
     "Add": Reader(_arithmetic, _PER_CHANNEL, "a bias"),
