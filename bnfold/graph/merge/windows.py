@@ -97,13 +97,11 @@ def align(
     reach = (kernel - 1) * dilation + 1
     stride, slack = axes[0].stride, max(slacks)
     rest = slack + reach + low  # what is left to pad behind, or to add to the output
-    window = Axis(
-        kernel, stride, dilation if kernel > 1 else 1, -low, max(rest, 0), max(-rest, 0)
-    )  # fmt: skip
+    window = Axis(kernel, stride, dilation, -low, max(rest, 0), max(-rest, 0))
     places = []
     for axis in axes:
         first = (-axis.begin - low) // dilation
-        step = axis.dilation // dilation if axis.kernel > 1 else 1
+        step = max(1, axis.dilation // dilation)
         places.append(slice(first, first + (axis.kernel - 1) * step + 1, step))
     return window, places
 
