@@ -73,8 +73,8 @@ class Node:
     """One node; ``inputs`` and ``outputs`` are None where the file has an empty name.
 
     ``name`` is for reports: where the file gives the node none, it is that of its first output, and
-    it stays so when the output is renamed. ``is_call`` is true where the model has a function of that
-    operator type: runtimes may call it even if ONNX has an operator of the same name.
+    it stays so when the output is renamed. ``is_call`` is true where the model has a function of
+    that type: a runtime may call it even if ONNX has an operator of the same name.
     """
 
     proto: NodeProto

@@ -150,7 +150,7 @@ def find(graph: Graph, facts: Facts, keep: tuple[str, ...]) -> list[Candidate]:
     for node in graph.nodes():
         if node in taken or not node.outputs:
             continue
-        candidate = _candidate(node, graph, facts)
+        candidate = _candidate(node, facts)
         if candidate is None:
             continue
         taken.update(candidate.nodes)
@@ -161,10 +161,10 @@ def find(graph: Graph, facts: Facts, keep: tuple[str, ...]) -> list[Candidate]:
     return found
 
 
-def _candidate(node: Node, graph: Graph, facts: Facts) -> Candidate | None:
+def _candidate(node: Node, facts: Facts) -> Candidate | None:
     if node.proto.op_type == "BatchNormalization":
         return Candidate(node.name, "BatchNormalization", [node], channels(node, facts))
-    if node.op not in ELEMENTWISE or _local(node, graph):
+    if node.op not in ELEMENTWISE:
         return None
     operands = list(_run(node, facts))
     if not operands:
@@ -208,7 +208,3 @@ def _axes(operand: ConstantOperand) -> frozenset[int]:
 def _is_bias(operand: ConstantOperand) -> bool:
     producer = operand.computed.producer
     return producer is not None and producer.op == "MatMul"
-
-
-def _local(node: Node, graph: Graph) -> bool:
-    return ("", node.op) in graph.local_functions

@@ -62,7 +62,7 @@ class Merger:
         return merged
 
     def _parallel(self, root: Node) -> Plan | Refusal | None:
-        tree = read_tree(root, self.graph, self.facts)
+        tree = read_tree(root, self.facts)
         if tree is None:
             return None
         result = plan_parallel(tree, self.facts)

@@ -21,11 +21,7 @@ OPERATORS = ("Conv", "Gemm", "MatMul")
 
 def find_ends(graph: Graph) -> list[Node]:
     """The nodes that may be the last of a run."""
-    return [
-        node
-        for node in graph.nodes()
-        if node.op in OPERATORS and ("", node.op) not in graph.local_functions
-    ]
+    return [node for node in graph.nodes() if node.op in OPERATORS]
 
 
 def read_series(node: Node, facts: Facts) -> Branch | None:

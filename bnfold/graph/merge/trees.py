@@ -92,20 +92,19 @@ def find_roots(graph: Graph, facts: Facts) -> list[Node]:
     return [
         node
         for node in graph.nodes()
-        if node.op in ADDITIONS and _adds(node, graph, facts) and not _is_inner(node, graph, facts)
+        if node.op in ADDITIONS and _adds(node, facts) and not _is_inner(node, facts)
     ]
 
 
-def _is_inner(node: Node, graph: Graph, facts: Facts) -> bool:
+def _is_inner(node: Node, facts: Facts) -> bool:
     value = node.outputs[0]
-    users = [] if value is None else [use.node for use in value.uses]
-    if value is None or len(users) != 1 or not is_private(value, users[0]):
-        return False
-    return _adds(users[0], graph, facts)
+    assert value is not None  # noqa: S101 - _adds has seen it
+    user = next((use.node for use in value.uses), None)
+    return user is not None and is_private(value, user) and _adds(user, facts)
 
 
-def _adds(node: Node, graph: Graph, facts: Facts) -> bool:
-    if node.op not in (*ADDITIONS, "Neg") or ("", node.op) in graph.local_functions:
+def _adds(node: Node, facts: Facts) -> bool:
+    if node.op not in (*ADDITIONS, "Neg"):
         return False
     if node.has_references or len(node.outputs) != 1 or node in facts.excluded:
         return False
@@ -114,7 +113,7 @@ def _adds(node: Node, graph: Graph, facts: Facts) -> bool:
     return node.outputs[0] is not None and bool(node.inputs) and None not in node.inputs
 
 
-def read_tree(root: Node, graph: Graph, facts: Facts) -> Tree | None:
+def read_tree(root: Node, facts: Facts) -> Tree | None:
     """The tree of a root as it is now, or None where it is too large."""
     nodes: list[Node] = [root]
     terms: list[Term] = []
@@ -126,7 +125,7 @@ def read_tree(root: Node, graph: Graph, facts: Facts) -> Tree | None:
         negative = use.node.op == "Neg" or (use.node.op == "Sub" and use.index == 1)
         sign = -sign if negative else sign
         inner = value.producer
-        if inner is not None and is_private(value, use.node) and _adds(inner, graph, facts):
+        if inner is not None and is_private(value, use.node) and _adds(inner, facts):
             nodes.append(inner)
             stack += [(each, sign) for each in _operands(inner)]
         else:
