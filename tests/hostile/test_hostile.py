@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import random
 import zipfile
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from bnfold.errors import BnfoldError, InputError
-from bnfold.torch.archive import require_harmless
+from bnfold.errors import BnfoldError, InputError, ModelError
+from bnfold.torch.archive import require_harmless, require_sound
 from fuzz.targets import TARGETS
 from tests.hostile import archives
 from tests.hostile.__main__ import PROVED, attempt
@@ -22,6 +23,7 @@ from tests.hostile.places import PLACES
 from tests.hostile.trial import broken_promise, run, snapshot
 
 CORPUS = Path(__file__).parents[2] / "fuzz" / "corpus"
+MODELS = Path(__file__).parents[2] / "models"
 SLOW = 3
 """How many times as long a file may take on a machine that does other things too."""
 
@@ -119,6 +121,86 @@ def test_expressions_of_a_program_are_arithmetic(key: str, text: str, tmp_path: 
     write(HARMLESS | {key: text if key == "expr_str" else [text]})
     with pytest.raises(InputError, match="more than arithmetic"):
         require_harmless(file)
+
+
+CALL = "__import__('os').mkdir('was-here')"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"inputs": [{"as_tensor": {"name": f"x={CALL}"}}]},
+        {"inputs": [{"name": f"x={CALL}, y", "arg": {"as_int": 1}, "kind": 2}]},
+        {"as_sym_int": {"as_name": f"x={CALL}"}},
+        {"arg": {"name": "x", "parameter_name": f'x", {CALL}, "y'}},
+        {"signature": {"forward_arg_names": [f"x={CALL}"]}},
+        {"signature": {"in_spec": json.dumps([1, {"context": json.dumps([f"x={CALL}"])}])}},
+    ],
+)
+def test_a_name_in_a_program_is_no_code(content: object, tmp_path: Path) -> None:
+    file = tmp_path / "m.pt2"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("m/models/model.json", json.dumps({"graph_module": content}))
+    with pytest.raises(InputError, match="a name that is code"):
+        require_harmless(file)
+
+
+def test_a_program_with_code_as_a_name_runs_nothing(tmp_path: Path) -> None:
+    source = MODELS / "digits.pt2"
+    with (
+        zipfile.ZipFile(source) as before,
+        zipfile.ZipFile(tmp_path / "m.pt2", "w") as after,
+    ):
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(b'"images"', f'"x={CALL}"'.encode()))
+    result = run(["optimize", "m.pt2", "--no-check"], tmp_path)
+    assert broken_promise(result, 1 << 20, codes=[2], seconds=10 * SLOW) is None
+    assert [each.name for each in tmp_path.iterdir()] == ["m.pt2"]
+
+
+def _zipped(name: str, content: bytes = b"{}") -> tuple[bytes, bytes, bytes]:
+    """Entries, their list, and the end of an archive."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    data = buffer.getvalue()
+    start = data.index(b"PK\x01\x02")
+    return data[:start], data[start:-22], data[-22:]
+
+
+def _with_two_lists(where: str) -> bytes:
+    """An archive of which Python reads the second list of entries, and PyTorch the first."""
+    entries, hidden, end = _zipped("m/models/evil.json")
+    others, shown, _ = _zipped("m/models/fine.json")
+    if where == "in front":
+        return entries + hidden + others + shown + end
+    end = end[:16] + (len(others + shown + end)).to_bytes(4, "little") + end[20:]
+    return others + shown + end[:-2] + len(hidden).to_bytes(2, "little") + hidden
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (_with_two_lists("in front"), "elsewhere"),
+        (_with_two_lists("in the comment"), "elsewhere|damaged"),
+        (b"PK\x03\x04" + b"".join(_zipped("m/data.pkl")), "elsewhere"),
+        (b"".join(_zipped("m/data.pkl!.txt")).replace(b"!", b"\0"), "two names"),
+    ],
+)
+def test_an_archive_is_read_in_one_way(data: bytes, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "m.pt2"
+    file.write_bytes(data)
+    with pytest.raises(ModelError, match=why):
+        require_sound(file)
+
+
+def test_names_that_pytorch_takes_for_one_another(tmp_path: Path) -> None:
+    file = tmp_path / "m.pt2"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("m/models/model.json", "{}")
+        archive.writestr("m/models/MODEL.JSON", "{}")
+    with pytest.raises(ModelError, match="twice"):
+        require_sound(file)
 
 
 def _is_quick(name: str) -> bool:
