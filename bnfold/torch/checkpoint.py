@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bnfold.errors import InputError
+from bnfold.torch.reasons import reason_of
 
 __all__ = ["fill", "find_state"]
 
@@ -117,9 +118,9 @@ def fill(module: nn.Module, state: State, name: str) -> None:
             hint="is --arch the model that was saved, with the same --arch-args?",
         )
     odd = [
-        f"'{key}' is {_shape(state[key])}, not {_shape(value)}"
+        f"'{key}' is {_described(state[key])}, not {_described(value)}"
         for key, value in wanted.items()
-        if key in state and isinstance(value, torch.Tensor) and state[key].shape != value.shape
+        if key in state and isinstance(value, torch.Tensor) and not _fits(state[key], value)
     ]
     if odd:
         raise InputError(
@@ -128,7 +129,13 @@ def fill(module: nn.Module, state: State, name: str) -> None:
             hint="is --arch the model that was saved, with the same --arch-args?",
         )
     chosen = {key: state[key] for key in wanted if key in state}
-    module.load_state_dict({**wanted, **chosen})
+    try:
+        module.load_state_dict({**wanted, **chosen})
+    except Exception as error:
+        raise InputError(
+            f"{name}: this {type(module).__name__} does not take the weights: {reason_of(error)}",
+            hint="is --arch the model that was saved, with the same --arch-args?",
+        ) from error
 
 
 def _adapted(state: State, wanted: set[str]) -> State:
@@ -167,5 +174,25 @@ def _listed(keys: list[str]) -> str:
     return shown if len(keys) <= SHOWN else f"{shown} and {len(keys) - SHOWN} more"
 
 
-def _shape(tensor: Any) -> str:
-    return "x".join(map(str, tensor.shape)) or "a scalar"
+def _fits(given: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether the numbers of one tensor can be put into another."""
+    return (
+        given.layout is wanted.layout
+        and given.is_quantized == wanted.is_quantized
+        and (wanted.is_complex() or not given.is_complex())
+        and (wanted.is_meta or not given.is_meta)
+        and not given.is_nested
+        and given.shape == wanted.shape
+    )
+
+
+def _described(tensor: torch.Tensor) -> str:
+    kinds = {
+        "nested": tensor.is_nested,
+        "sparse": tensor.layout is not torch.strided,
+        "quantized": tensor.is_quantized,
+        "complex": tensor.is_complex(),
+        "without values": tensor.is_meta,
+    }
+    shape = "" if tensor.is_nested else "x".join(map(str, tensor.shape)) or "a scalar"
+    return ", ".join(filter(None, [shape, *(kind for kind, applies in kinds.items() if applies)]))

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,32 @@ def test_bad_architectures(tmp_path: Path, arch: str) -> None:
     state["fc.weight"] = state.pop("conv.bias")
     torch.save(state, file)
     refused("missing 'conv.bias'; unexpected 'fc.weight'", file, arch=f"{arch}:Net")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (Tensor.to_sparse, "'conv.weight' is 4x3x3x3, sparse, not 4x3x3x3"),
+        (lambda t: t.to("meta"), "'conv.weight' is 4x3x3x3, without values, not 4x3x3x3"),
+        (lambda t: t.to(torch.complex64), "'conv.weight' is 4x3x3x3, complex, not 4x3x3x3"),
+        (
+            lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+            "'conv.weight' is 4x3x3x3, quantized, not 4x3x3x3",
+        ),
+        (
+            lambda t: torch.nested.nested_tensor([t[0, 0], t[0, 0, :2]]),
+            "'conv.weight' is nested, not 4x3x3x3",
+        ),
+    ],
+)
+def test_tensors_of_other_kinds(
+    change: Callable[[Tensor], Tensor], why: str, tmp_path: Path, arch: str
+) -> None:
+    state = weights()
+    state["conv.weight"] = change(state["conv.weight"])
+    torch.save(state, tmp_path / "w.pt")
+    refused(why, tmp_path / "w.pt", arch=f"{arch}:Net")
 
 
 def test_arguments_of_an_architecture() -> None:
