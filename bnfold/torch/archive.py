@@ -68,7 +68,7 @@ def require_sound(file: Path) -> None:
             entries = archive.infolist()
     except (*DAMAGE, ValueError) as error:
         raise ModelError(f"{file}: a damaged archive: {error}", hint="copy it again") from error
-    problems = itertools.chain(_problems(entries, file.stat().st_size), _ambiguities(file))
+    problems = itertools.chain(_ambiguities(file), _problems(entries, file.stat().st_size))
     for problem in problems:
         raise ModelError(
             f"{file}: an archive that PyTorch does not write: {problem}",
