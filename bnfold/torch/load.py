@@ -30,6 +30,7 @@ from bnfold.targets import StrPath
 from bnfold.torch.archive import require_harmless, require_sound, without_pickled_code
 from bnfold.torch.checkpoint import fill, find_state
 from bnfold.torch.files import Kind, kind_of
+from bnfold.torch.pickled import globals_of
 from bnfold.torch.reasons import reason_of
 from bnfold.torch.script_archive import require_harmless_script
 
@@ -170,7 +171,7 @@ def _pickle(file: Path, *, trust: bool) -> Any:
 
 def _without_code(file: Path) -> Any:
     """Load with placeholders for every class that torch does not know as harmless."""
-    inert: list[Any] = []
+    inert: list[Any] = [_placeholder(name) for name in globals_of(file)]
     for _ in range(MAX_PLACEHOLDERS):
         with torch.serialization.safe_globals(inert):
             try:
@@ -185,8 +186,13 @@ def _without_code(file: Path) -> Any:
                         f"it calls {name}, which needs --trust-pickle"
                     ) from error
                 log.debug("%s: %s is read as a placeholder", file, name)
-                inert.append((type(name.rpartition(".")[2], (Inert,), {}), name))
+                inert.append(_placeholder(name))
     raise pickle.UnpicklingError("too many classes of its own")
+
+
+def _placeholder(name: str) -> tuple[type, str]:
+    """What ``torch.load`` takes for a class that it does not know; those that it knows stay."""
+    return type(name.rpartition(".")[2], (Inert,), {}), name
 
 
 def _read(file: Path, kind: Kind, read: Callable[[], Any]) -> Any:

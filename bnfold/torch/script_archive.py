@@ -16,6 +16,7 @@ from typing import Any
 
 from bnfold.errors import ModelError
 from bnfold.torch.archive import DAMAGE, FILE_OPERATORS, untrusted
+from bnfold.torch.pickled import Global, Stack
 
 __all__ = ["require_harmless_script"]
 
@@ -71,7 +72,7 @@ def _tensors(data: bytes) -> Iterator[tuple[str, int]]:
         ValueError: It is no pickle, or asks in a way that PyTorch does not.
         IndexError: It takes what it has not put down.
     """
-    stack = _Stack()
+    stack = Stack()
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name == "BINPERSID":
             yield _storage(stack.items[-1])
@@ -82,66 +83,8 @@ def _tensors(data: bytes) -> Iterator[tuple[str, int]]:
 
 def _storage(identifier: Any) -> tuple[str, int]:
     match identifier:
-        case ("storage", _Global(name), str(key), str(), int(count)) if count >= 0:
+        case ("storage", Global(name), str(key), str(), int(count)) if count >= 0:
             kind = name.rpartition(" ")[2].removesuffix("Storage")
             if kind in _BYTES:
                 return key, count * _BYTES[kind]
     raise ValueError(identifier)
-
-
-class _Global:
-    """A class that a pickle names."""
-
-    __match_args__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class _Stack:
-    """The stack of a pickle machine that makes nothing: literals, tuples and names alone."""
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-        self._memo: dict[int, Any] = {}
-
-    def run(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        """Do what an instruction does to the stack."""
-        name = opcode.name
-        if name == "MEMOIZE":
-            self._memo[len(self._memo)] = self.items[-1]
-        elif "PUT" in name:
-            self._memo[argument] = self.items[-1]
-        elif "GET" in name:
-            self.items.append(self._memo.get(argument))
-        elif name == "DUP":
-            self.items.append(self.items[-1])
-        else:
-            taken = self._take(opcode)
-            self.items += [self._made(opcode, argument, taken)] * len(opcode.stack_after)
-
-    def _take(self, opcode: pickletools.OpcodeInfo) -> list[Any]:
-        before = opcode.stack_before
-        if opcode.name == "POP" and self.items[-1] is _MARK:
-            before = [pickletools.markobject]
-        taken: list[Any] = []
-        if pickletools.markobject in before:
-            while (item := self.items.pop()) is not _MARK:
-                taken.append(item)
-            before = before[: before.index(pickletools.markobject)]
-        taken += [self.items.pop() for _ in before]
-        return taken[::-1]
-
-    def _made(self, opcode: pickletools.OpcodeInfo, argument: Any, taken: list[Any]) -> Any:
-        if opcode.name == "MARK":
-            return _MARK
-        if opcode.name in ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            return tuple(taken)
-        if opcode.name == "GLOBAL":
-            return _Global(argument)
-        if opcode.name == "STACK_GLOBAL":
-            return _Global(" ".join(map(str, taken)))
-        return argument if isinstance(argument, str | int) else None
-
-
-_MARK = object()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,52 @@ def test_bad_files(tmp_path: Path, arch: str) -> None:
     refused(
         "no weights found; its keys are 'epoch', 'loss'", tmp_path / "none.pt", arch=f"{arch}:Net"
     )
+
+
+TALL = b"K\x01" + b"".join(b"q%ch%c\x86" % (at, at) for at in range(60))  # pairs of the last one
+DEEP = b"K\x01" + b"\x85" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"}" + TALL + b"K\x01s", "too deep or too long"),
+        (b"}" + DEEP + b"K\x01s", "too deep or too long"),
+        (b"cbuiltins\nset\n](" + TALL + b"e\x85R", "too deep or too long"),
+        (b"cbuiltins\nbytearray\n\x8a\x05" + (10**10).to_bytes(5, "little") + b"\x85R", "memory"),
+    ],
+)
+@pytest.mark.parametrize("is_legacy", [False, True])
+def test_pickles_that_would_not_end(
+    content: bytes, why: str, is_legacy: bool, tmp_path: Path, arch: str
+) -> None:
+    pickled = b"\x80\x02" + content + b"."
+    file = tmp_path / "w.pt"
+    torch.save({}, file, _use_new_zipfile_serialization=not is_legacy)
+    if is_legacy:
+        empty = pickle.dumps({}, protocol=2)
+        file.write_bytes(file.read_bytes().replace(empty, pickled, 1))
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("w/data.pkl", pickled)
+            archive.writestr("w/version", "3")
+    refused(why, file, ModelError, arch=f"{arch}:Net")
+
+
+def test_placeholders_are_found_in_one_pass(
+    tmp_path: Path, arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: [passes.append(a), load(*a, **k)][1])
+    objects = {f"o{at}": type(f"Config{at}", (), {}) for at in range(50)}
+    for name, kind in objects.items():
+        kind.__module__, kind.__qualname__ = __name__, kind.__name__
+        monkeypatch.setattr(sys.modules[__name__], kind.__name__, kind, raising=False)
+        objects[name] = kind()
+    torch.save({"state_dict": weights(), **objects}, tmp_path / "w.pt")
+    bnfold.torch.load(tmp_path / "w.pt", arch=f"{arch}:Net")
+    assert len(passes) == 1
 
 
 def test_bad_architectures(tmp_path: Path, arch: str) -> None:
