@@ -31,8 +31,12 @@ def matches(pattern: str, model: str, folder: Path) -> bool:
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    if not pattern:
-        return not parts
-    if pattern[0] == "**":
-        return any(_fits(parts[skip:], pattern[1:]) for skip in range(len(parts) + 1))
-    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+    reached = {0}  # how many parts the pattern so far can stand for
+    for piece in pattern:
+        if piece == "**":
+            reached = set(range(min(reached, default=len(parts) + 1), len(parts) + 1))
+        else:
+            reached = {
+                at + 1 for at in reached if at < len(parts) and fnmatchcase(parts[at], piece)
+            }
+    return len(parts) in reached

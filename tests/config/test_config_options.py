@@ -443,6 +443,8 @@ PATTERNS = [
     ("deep/*.onnx", "deep/down/x.onnx", False),
     ("deep/**/*.onnx", "deep/down/x.onnx", True),
     ("deep/**/*.onnx", "deep/x.onnx", True),
+    ("**/" * 60 + "y.onnx", "a/b/c/d/e/f/g/h/x.onnx", False),
+    ("**/" * 60 + "x.onnx", "a/b/c/d/e/f/g/h/x.onnx", True),
     ("deep/**", "deep/down/x.onnx", True),
     ("./deep/x.onnx", "deep/../deep/x.onnx", True),
     ("../other/*.onnx", "../other/x.onnx", True),
