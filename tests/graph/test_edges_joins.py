@@ -65,7 +65,7 @@ CASES: dict[str, tuple[str, int, list[str], dict[str, str], list[str]]] = {
     "one-output-padding": (f"{HEAD} <double[1,1,3] w, double[1,1,2] v> {{ a = ConvTranspose<strides=[2], pads=[1,1], output_padding=[1]>(x, w)  q = ConvTranspose<strides=[2]>(x, v)  y = Add(a, q) }}", 17, ["q"], {}, ["ConvTranspose"]),
     "two-output-paddings": (f"{HEAD} <double[1,1,1] w, double[1,1,1] v> {{ a = ConvTranspose<strides=[2], output_padding=[1]>(x, w)  q = ConvTranspose<strides=[2], output_padding=[1]>(x, v)  y = Add(a, q) }}", 17, ["q"], {}, ["ConvTranspose"]),
     "output-padding-that-is-needed": (f"{HEAD} <double[1,1,2] w, double[1,1,1] v> {{ a = ConvTranspose<strides=[3]>(x, w)  q = ConvTranspose<strides=[3], output_padding=[1]>(x, v)  y = Add(q, a) }}", 17, ["q"], {}, ["ConvTranspose"]),
-    "dilations-that-agree": (f"{HEAD} <double[1,1,2] w, double[1,1,2] v> {{ a = Conv<dilations=[3], pads=[1,2]>(x, w)  q = Conv<dilations=[3], pads=[1,2]>(x, v)  y = Add(a, q) }}", 17, ["q"], {}, ["Conv"]),
+    "dilations-that-agree": (f"{HEAD} <double[1,1,3] w, double[1,1,3] v> {{ a = Conv<dilations=[3], pads=[1,5]>(x, w)  q = Conv<dilations=[3], pads=[1,5]>(x, v)  y = Add(a, q) }}", 17, ["q"], {}, ["Conv"]),
     "pool-between": (f"{HEAD} <double[1,1,1] w, double[1,1,1] v> {{ u = Conv(x, w)  p = AveragePool<kernel_shape=[2]>(u)  y = Conv(p, v) }}", 17, [], {}, ["Conv", "AveragePool", "Conv"]),
     "nodes-before-and-between": (f"{HEAD} <double[1,1,1] w, double k, double[1,1,1] v> {{ i = Neg(x)  u = Conv(i, w)  s = Sub(k, u)  y = Conv(s, v) }}", 17, ["u"], {}, ["Conv"]),
     "matrices-and-a-difference-between": ("g (double[4,5] x) => (double[?,?] y) <double[5,5] w, double k, double[5,5] v> { i = Neg(x)  u = MatMul(i, w)  s = Sub(k, u)  y = Gemm(s, v) }", 17, ["u"], {}, ["Neg", "Gemm"]),
@@ -231,9 +231,10 @@ FUNCTIONS: dict[str, tuple[str, str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("called", ["", "ai.onnx"])
 @pytest.mark.parametrize("domain", ["", "ai.onnx"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function_in_place_of_an_operator(name: str, domain: str) -> None:
+def test_function_in_place_of_an_operator(name: str, domain: str, called: str) -> None:
     """A function of the model with the name of an ONNX operator is called instead of it."""
     body, operator, function = FUNCTIONS[name]
     model = build(
@@ -241,7 +242,32 @@ def test_function_in_place_of_an_operator(name: str, domain: str) -> None:
         <float[1,1,1] w, float[1,1,1] v, float[1] gamma, float[1] beta, float[1] mean, float[1] var> {{ {body} }}
         <domain: "{domain}", opset_import: ["" : 17]> {operator} {function}"""
     )
+    for node in model.graph.node:
+        node.domain = called
     feeds = feeds_of(model, {})
     result, report = fold(model)
     assert not any(verdict.folded for verdict in report.sites)
     assert_same(evaluate(model, feeds), evaluate(result, feeds), 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ("s = GlobalMaxPool(x)  a = Conv<strides=[2]>(s, p)  q = Conv(s, o)  y = Add(a, q)", "their strides differ"),
+        ("s = GlobalMaxPool(x)  a = Conv<pads=[1,1]>(s, p)  q = Conv(s, o)  y = Add(a, q)", "their padding is not aligned"),
+    ],
+    ids=["strides", "padding"],
+)  # fmt: skip
+def test_what_is_in_the_way(body: str, detail: str) -> None:
+    _, report = fold(build(f"{HEAD} <double[1,1,1] p, double[1,1,1] o> {{ {body} }}"))
+    (verdict,) = report.sites
+    assert verdict.detail == f'at "y", {detail} along axis 2'
+
+
+def test_one_tap_gets_no_attributes() -> None:
+    model = build(
+        f"""{HEAD} <double[1,1,1] w, double[1,1,1] v>
+        {{ a = Conv(x, w)  q = Conv<dilations=[3]>(x, v)  y = Add(a, q) }}"""
+    )
+    result = assert_fold(model, merged=["q"], ops=["Conv"])
+    assert not result.graph.node[0].attribute
