@@ -141,6 +141,16 @@ def test_one_feed_at_a_time_is_in_memory(tmp_path: Path, suffix: str) -> None:
     assert peak < stack.nbytes / 5
 
 
+@pytest.mark.parametrize("length", ["'a'", "None", "-1", "1.0", "(1,)", "True", 2**61, 10**30])
+def test_shapes_of_no_array(length: object, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", X)
+    data = (tmp_path / "f.npy").read_bytes()
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({length}, 8)}}\n".encode()
+    (tmp_path / "f.npy").write_bytes(data[:8] + len(head).to_bytes(2, "little") + head + data[128:])
+    with pytest.raises(InputError, match="not readable as"):
+        read(tmp_path / "f.npy")
+
+
 @pytest.mark.parametrize("kind", ["npz", "saved", "npy", "json", "pb"])
 def test_damaged_files_are_one_line(tmp_path: Path, kind: str) -> None:
     rng = np.random.default_rng(0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import math
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +92,12 @@ def _read_head(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     dtype = np.lib.format.descr_to_dtype(head["descr"])
     if dtype.hasobject:
         raise ValueError(f"it holds Python objects; {_STRINGS}")
-    return tuple(head["shape"]), bool(head["fortran_order"]), dtype
+    shape = tuple(head["shape"])
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise ValueError("its shape is not one of an array")
+    if math.prod(shape) * dtype.itemsize > sys.maxsize:
+        raise ValueError("its shape is too large")
+    return shape, bool(head["fortran_order"]), dtype
 
 
 def read_npy(path: Path) -> Raw:
