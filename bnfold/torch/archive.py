@@ -163,7 +163,7 @@ def without_pickled_code() -> Iterator[None]:
     before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NOT)}
     os.environ[_FORCE] = "1"
     level = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # torch tells of each refusal, with a traceback
+    logging.disable(logging.ERROR)  # torch tells of each refusal, with a traceback
     try:
         yield
     finally:

@@ -129,7 +129,13 @@ def _program(file: Path, *, trust: bool) -> ExportedProgram:
         require_harmless(file)
         guard = without_pickled_code()
     with guard:
-        program: ExportedProgram = _read(file, Kind.PROGRAM, lambda: torch.export.load(file))
+        program: ExportedProgram = _read(file, Kind.PROGRAM, lambda: _compiled(file))
+    return program
+
+
+def _compiled(file: Path) -> ExportedProgram:
+    program: ExportedProgram = torch.export.load(file)
+    program.graph_module.recompile()  # arguments that cannot be written as code come out here
     return program
 
 

@@ -158,6 +158,27 @@ def test_a_program_with_code_as_a_name_runs_nothing(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["m.pt2"]
 
 
+def test_a_program_that_cannot_be_written_as_code(tmp_path: Path) -> None:
+    argument = {"name": "", "kind": 1, "arg": {"as_operator": "torch.os.system"}}
+    node = {
+        "target": "torch.ops.higher_order.wrap",
+        "inputs": [argument],
+        "outputs": [],
+        "metadata": {},
+        "is_hop_single_tensor_return": None,
+        "name": "w",
+    }
+    first = b'"nodes": [' + json.dumps(node).encode() + b", "
+    with (
+        zipfile.ZipFile(MODELS / "digits.pt2") as before,
+        zipfile.ZipFile(tmp_path / "m.pt2", "w") as after,
+    ):
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(b'"nodes": [', first))
+    result = run(["optimize", "m.pt2", "--no-check"], tmp_path)
+    assert broken_promise(result, 1 << 20, codes=[2], seconds=10 * SLOW) is None
+
+
 def _zipped(name: str, content: bytes = b"{}") -> tuple[bytes, bytes, bytes]:
     """Entries, their list, and the end of an archive."""
     buffer = io.BytesIO()
