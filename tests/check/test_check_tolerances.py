@@ -59,6 +59,11 @@ WRONG = {
     "list": ("[]", "no rules by output name"),
     "syntax": ("{", "not valid JSON"),
     "twice": ('{"*": {"rtol": 0, "atol": 0}, "*": {"rtol": 1, "atol": 1}}', "'*' is there twice"),
+    "twice among many": (
+        "{" + "".join(f'"{at}": 0, ' for at in range(50_000)) + '"49999": 0}',
+        "'49999' is there twice",
+    ),
+    "too large": ('{"*": {"rtol": 1' + "0" * 400 + ', "atol": 0}}', "'*': rtol is inf"),
     "binary": (b"\xff\xfe", "cannot be read: it is not text"),
 }
 

@@ -89,11 +89,12 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _parse_json(content: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = dict(pairs)
-        if len(names) < len(pairs):
-            twice = next(n for i, (n, _) in enumerate(pairs) if n in dict(pairs[:i]))
-            raise ValueError(f"'{twice}' is there twice")
-        return names
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise ValueError(f"'{name}' is there twice")
+            found[name] = value
+        return found
 
     return json.loads(content, object_pairs_hook=unique)
 
@@ -115,6 +116,10 @@ def _tolerance(label: str, name: str, rule: object) -> Tolerance:
 def _number(where: str, key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{where}: {key} is {value!r}, not a number", hint=_EXAMPLE)
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"{where}: {key} is {value}", hint="tolerances are finite, 0 or more")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not (math.isfinite(number) and number >= 0):
+        raise InputError(f"{where}: {key} is {number}", hint="tolerances are finite, 0 or more")
+    return number
