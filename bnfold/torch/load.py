@@ -177,7 +177,8 @@ def _pickle(file: Path, *, trust: bool) -> Any:
 
 def _without_code(file: Path) -> Any:
     """Load with placeholders for every class that torch does not know as harmless."""
-    inert: list[Any] = [_placeholder(name) for name in globals_of(file)]
+    with file.open("rb") as stream:
+        inert: list[Any] = [_placeholder(name) for name in globals_of(stream)]
     for _ in range(MAX_PLACEHOLDERS):
         with torch.serialization.safe_globals(inert):
             try:

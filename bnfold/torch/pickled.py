@@ -6,7 +6,6 @@ import io
 import pickletools
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 __all__ = ["Global", "Stack", "globals_of"]
@@ -20,8 +19,11 @@ MAX_ELEMENTS = 1 << 20
 _LEGACY_PICKLES = 4  # the magic number, the version, the machine, and the content
 
 
-def globals_of(file: Path) -> list[str]:
+def globals_of(file: IO[bytes]) -> list[str]:
     """Return the names of all classes and functions that a file of ``torch.save`` asks for.
+
+    Args:
+        file: Open, and seekable; read from its beginning.
 
     Raises:
         ValueError: It is no pickle, or takes far more time or memory to read than it is long.
@@ -38,11 +40,11 @@ def globals_of(file: Path) -> list[str]:
     return list(names)
 
 
-def _pickles(file: Path) -> Iterator[tuple[IO[bytes], int]]:
+def _pickles(file: IO[bytes]) -> Iterator[tuple[IO[bytes], int]]:
     """Yield streams, and how many pickles each of them begins with."""
     if not zipfile.is_zipfile(file):
-        with file.open("rb") as stream:
-            yield stream, _LEGACY_PICKLES
+        file.seek(0)
+        yield file, _LEGACY_PICKLES
         return
     with zipfile.ZipFile(file) as archive:
         for name in archive.namelist():

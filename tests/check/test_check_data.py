@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import tracemalloc
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,20 @@ def test_old_polygraphy_and_torch(tmp_path: Path) -> None:
     (tmp_path / "f.json").write_text(json.dumps([{"x": old}, {"x": tensor}]))
     for feed in read(tmp_path / "f.json"):
         same(feed, x=X)
+
+
+def test_a_pickle_that_would_not_end_in_polygraphys_json(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pairs = b"".join(b"q%ch%c\x86" % (at, at) for at in range(60))  # each of two of the last one
+    saved = io.BytesIO()
+    with zipfile.ZipFile(saved, "w") as archive:
+        archive.writestr("w/data.pkl", b"\x80\x02}K\x01" + pairs + b"K\x01s.")
+        archive.writestr("w/version", "3")
+    tensor = base64.b64encode(saved.getvalue()).decode()
+    content = [{"x": {"tensor": tensor, "polygraphy_class": "Tensor"}}]
+    (tmp_path / "f.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="too deep or too long"):
+        list(read(tmp_path / "f.json"))
 
 
 # --- functions ---

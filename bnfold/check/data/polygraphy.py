@@ -69,7 +69,12 @@ def _array(value: Any) -> Array:
 def _torch_array(content: bytes) -> Array:
     import torch  # noqa: PLC0415 - optional, and rarely in such a file
 
-    tensor = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    from bnfold.torch.pickled import globals_of  # noqa: PLC0415 - as torch
+
+    file = io.BytesIO(content)
+    globals_of(file)
+    file.seek(0)
+    tensor = torch.load(file, map_location="cpu", weights_only=True)
     return np.asarray(tensor.numpy())
 
 
