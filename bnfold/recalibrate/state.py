@@ -28,6 +28,7 @@ __all__ = ["Checkpoint", "Progressed", "fingerprint"]
 _SHARE = 50
 """Saving may take this fraction of the time: one part in so many."""
 
+_PROGRESS = ("level", "batches", "rows", "checksum")
 _RESTART = "delete it, or start anew without --resume"
 
 
@@ -93,22 +94,21 @@ class Checkpoint:
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
+                identity, progress = about["identity"], [int(about[key]) for key in _PROGRESS]
                 packed = [file[f"norm{index}"] for index in range(len(channels))]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, LookupError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(
                 f"{self._path}: not readable as the state of a recalibration", hint=_RESTART
             ) from error
         shapes = [array.shape for array in packed]
-        if about["identity"] != self._identity or shapes != [(5, c + 1) for c in channels]:
+        if identity != self._identity or shapes != [(5, c + 1) for c in channels]:
             raise InputError(
                 f"{self._path}: the state of another recalibration: "
                 "the model or the options differ",
                 hint=_RESTART,
             )
         moments = tuple(Moments.unpacked(array) for array in packed)
-        return Progressed(
-            moments, about["level"], about["batches"], about["rows"], about["checksum"]
-        )
+        return Progressed(moments, *progress)
 
     def save(self, progressed: Progressed) -> None:
         """Keep a state, unless saving would take more time than it is worth.
@@ -119,13 +119,8 @@ class Checkpoint:
         started = time.monotonic()
         if self._path is None or started < self._next:
             return
-        about = {
-            "identity": self._identity,
-            "level": progressed.level,
-            "batches": progressed.batches,
-            "rows": progressed.rows,
-            "checksum": progressed.checksum,
-        }
+        about = {"identity": self._identity}
+        about |= {key: getattr(progressed, key) for key in _PROGRESS}
         arrays: dict[str, Any] = {
             f"norm{at}": each.packed() for at, each in enumerate(progressed.moments)
         }

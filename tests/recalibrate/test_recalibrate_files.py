@@ -394,6 +394,11 @@ def test_a_state_that_does_not_belong_is_refused(model: Path, tmp_path: Path, ru
     assert result.exit_code == 2
     assert "the data is not what it was" in result.stderr
     assert state.read_bytes() == kept
+    with np.load(state) as file:
+        arrays = dict(file)
+    for about in ("[]", "{}", '{"identity": 1, "level": "x"}'):
+        np.savez(state, **(arrays | {"about": np.array(about)}))
+        assert "not readable as the state" in run(*command, "--resume").stderr
     state.write_bytes(b"nonsense")
     assert "not readable as the state" in run(*command, "--resume").stderr
     assert run(*command).exit_code == 0
