@@ -92,7 +92,6 @@ def plan_ones_channel(site: Site, facts: Facts) -> Plan | Refusal:
         changed=changed,
         into=[producer, consumer],
         through=between,
-        gain=site.cost,
     )
 
 

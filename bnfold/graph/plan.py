@@ -201,7 +201,6 @@ class Plan:
         changed: Values that mean something else afterwards and need another name.
         into: Nodes whose constants take the affine in.
         through: Nodes that the affine passes.
-        gain: Elementwise operations removed less those added.
         branches: The last nodes of the branches that a merge takes out.
         reshaped: Values among ``changed`` whose shape may be another one.
         constant: Name of the constant that the site applies to, if that is what it does.
@@ -212,7 +211,6 @@ class Plan:
     changed: list[Value] = field(default_factory=list)
     into: list[Node] = field(default_factory=list)
     through: list[Node] = field(default_factory=list)
-    gain: int = 0
     constant: str = ""
     branches: list[Node] = field(default_factory=list)
     reshaped: list[Value] = field(default_factory=list)

@@ -128,9 +128,7 @@ class _Walk(ABC):
             return Refusal(
                 Reason.CUSTOM_DOMAIN, f'"{node.name}" is {node.op}, of another domain than ONNX'
             )
-        if node.has_references:
-            return Refusal(Reason.NONLINEAR, f'{node.op} "{node.name}" does not let it pass')
-        return _answer(ask, node, affines, self.facts)
+        return _answer(None if node.has_references else ask, node, affines, self.facts)
 
     def enqueue(self, node: Node, search: _Search, key: int) -> Refusal | None:
         """Visit ``node`` later; once, however often it is named."""
@@ -157,7 +155,6 @@ class _Walk(ABC):
         plan.edits = [*own, *plan.edits, *(edit for edit in search.edits if edit.node not in gone)]
         plan.into = list(dict.fromkeys(plan.into))
         plan.changed = list(search.affines)
-        plan.gain = gain
         of_constant = self.facts.constants.get(self.site.input) is not None
         plan.constant = self.site.input.name if of_constant else ""
         if gain <= 0:

@@ -35,8 +35,6 @@ class BatchNorm:
         gamma: Scale.
         beta: Bias.
         mean: Running mean.
-        var: Running variance.
-        epsilon: Added to the variance.
         affine: What it computes, for a tensor of two axes: arrays of shape (1, C).
         kind: Element type of scale and bias.
         statistics_kind: Element type of mean and variance.
@@ -45,8 +43,6 @@ class BatchNorm:
     gamma: Float64
     beta: Float64
     mean: Float64
-    var: Float64
-    epsilon: float
     affine: Affine
     kind: int
     statistics_kind: int
@@ -95,7 +91,7 @@ def read_batchnorm(node: Node, facts: Facts) -> BatchNorm | Refusal:
             Reason.NON_FINITE_STATISTICS,
             f'"{node.name}" has parameters that are not finite, or a variance + epsilon <= 0',
         )
-    return BatchNorm(gamma, beta, mean, var, epsilon, affine, kinds[0], kinds[2])
+    return BatchNorm(gamma, beta, mean, affine, kinds[0], kinds[2])
 
 
 def _not_foldable(node: Node, facts: Facts) -> Refusal | None:
