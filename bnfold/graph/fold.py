@@ -189,7 +189,7 @@ def _fold_graph(
         verdicts,
         changed=changed,
         again=changed and unknown,
-        names={(n.scope.label, n.proto.output[0]): n.name for n in _nameless(graph) if n.alive},
+        names={(n.scope.label, n.proto.output[0]): n.name for n in _nameless(graph)},
     )
 
 

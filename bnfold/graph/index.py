@@ -108,8 +108,7 @@ class Node:
     @property
     def opset(self) -> int:
         """Version of the node's operator set, 0 where the file imports none."""
-        domain = self.proto.domain
-        return self.scope.opsets.get("" if domain == "ai.onnx" else domain, 0)
+        return self.scope.opsets.get(_domain(self.proto), 0)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Value of an attribute (bytes decoded), or ``default``."""
@@ -198,13 +197,9 @@ class Graph:
         for function in model.functions:
             label = f"function {function.domain}::{function.name}"
             self._index(function, label, None, _opsets(function.opset_import) or opsets)
-        self.local_functions = {
-            ("" if f.domain == "ai.onnx" else f.domain, f.name) for f in model.functions
-        }
-        for scope in self.scopes if self.local_functions else ():
-            for node in scope.nodes:
-                domain = "" if node.proto.domain == "ai.onnx" else node.proto.domain
-                node.is_call = (domain, node.proto.op_type) in self.local_functions
+        functions = {(_domain(function), function.name) for function in model.functions}
+        for node in self.nodes() if functions else ():
+            node.is_call = (_domain(node.proto), node.proto.op_type) in functions
         self._protect_training_info()
 
     def nodes(self) -> Iterator[Node]:
@@ -422,4 +417,10 @@ def _require_order(scope: Scope) -> None:
 
 
 def _opsets(imports: Any) -> dict[str, int]:
-    return {("" if i.domain == "ai.onnx" else i.domain): i.version for i in imports}
+    return {_domain(each): each.version for each in imports}
+
+
+def _domain(proto: Any) -> str:
+    """The domain of a node, a function or an import; that of ONNX has two names."""
+    domain: str = proto.domain
+    return "" if domain == "ai.onnx" else domain

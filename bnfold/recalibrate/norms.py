@@ -104,7 +104,7 @@ def _refusal(node: Node, graph: Graph, facts: Facts, only: Sequence[str]) -> tup
     name = f'"{node.name}"'
     if only and not any(fnmatchcase(node.name, pattern) for pattern in only):
         return "excluded", f"{name} is not among those asked for"
-    if node.op != "BatchNormalization" or ("", node.op) in graph.local_functions:
+    if node.op != "BatchNormalization":
         return "custom_domain", f"{name} is not the ONNX operator"
     if node.scope is not graph.main:
         if node.scope.is_function:
