@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import assert_fold, build, fold
+from tests.graph.edge_graphs import N4, P4, POS, Y4, W, assert_left_alone
+from tests.graph.edge_graphs import V1 as V
+from tests.support import assert_fold, build
 
-P4 = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"
-POS = "float[4] gamma={1,2,0.5,3}, float[4] beta, float[4] mean, float[4] var"
-V = "float[2,4,1] v"
-W = "float[4,3,1] w"
 TWOS = "float[8] gamma={1,-2,1,-2,1,-2,1,-2}, float[8] beta={3,4,3,4,3,4,3,4}, float[8] mean={0,0,0,0,0,0,0,0}, float[8] var={1,2,1,2,1,2,1,2}"
 FOURS = "float[8] gamma={1,1,1,1,-2,-2,-2,-2}, float[8] beta={3,3,3,3,4,4,4,4}, float[8] mean={0,0,0,0,0,0,0,0}, float[8] var={1,1,1,1,2,2,2,2}"
 ALIKE = "float[4] gamma={2,2,2,2}, float[4] beta={3,3,3,3}, float[4] mean={1,1,1,1}, float[4] var={4,4,4,4}"
 
-N4 = "n = BatchNormalization(x, gamma, beta, mean, var)"
-Y4 = "y = BatchNormalization(p, gamma, beta, mean, var)"
 HIDDEN = "z = Sub(b, b)  h = Reshape(x, z)"
 HIDDEN_CONV = f"{HIDDEN}  c = Conv(h, w)  m = MaxPool<kernel_shape=[1]>(c)"
 HIDDEN_NORM = f"{HIDDEN_CONV}  s = Sigmoid(m)  n = BatchNormalization(s, gamma, beta, mean, var)"
@@ -88,7 +84,4 @@ def test_edge(name: str) -> None:
 @pytest.mark.parametrize("name", INVALID)
 def test_invalid_graph_is_left_alone(name: str) -> None:
     text, reason = INVALID[name]
-    model = build(text, opset=13)
-    result, report = fold(model)
-    assert result is model
-    assert [str(verdict.reason) for verdict in report.sites] == [reason]
+    assert_left_alone(text, 13, reason)

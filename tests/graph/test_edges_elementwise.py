@@ -9,17 +9,13 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from tests.graph.edge_graphs import N4, P4, POS, Y4, W, assert_left_alone
+from tests.graph.edge_graphs import V1 as V
 from tests.support import assert_fold, build, fold
 
-P4 = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"
-POS = "float[4] gamma={1,2,0.5,3}, float[4] beta, float[4] mean, float[4] var"
 ZEROS = "float[4] beta={0,0,0,0}, float[4] mean={0,0,0,0}, float[4] var={1,1,1,1}"
 SHIFT = "float[4] one={1,1,1,1}, float[4] beta, float[4] mean"
-V = "float[2,4,1] v"
-W = "float[4,3,1] w"
 
-N4 = "n = BatchNormalization(x, gamma, beta, mean, var)"
-Y4 = "y = BatchNormalization(p, gamma, beta, mean, var)"
 OLD_Y4 = "y = BatchNormalization<is_test=1>(p, gamma, beta, mean, var)"
 RELU = "c = Conv(x, w)  r = Relu(c)"
 
@@ -66,10 +62,7 @@ def test_edge(name: str) -> None:
 @pytest.mark.parametrize("name", INVALID)
 def test_invalid_graph_is_left_alone(name: str) -> None:
     text, reason = INVALID[name]
-    model = build(text, opset=13)
-    result, report = fold(model)
-    assert result is model
-    assert [str(verdict.reason) for verdict in report.sites] == [reason]
+    assert_left_alone(text, 13, reason)
 
 
 def test_shift_joins_the_next_constant_rather_than_going_on() -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.graph.edge_graphs import ALIKE, P4
 from tests.support import assert_fold, assert_same, build, evaluate, feeds_of, fold
 
-P4 = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"
-ALIKE = (
-    "float[4] gamma={2,2,2,2}, float[4] beta={1,1,1,1}, float[4] mean={1,1,1,1}, "
-    "float[4] var={1,1,1,1}"
-)
 UNIT = "float[4] gamma={2,2,2,2}, float[4] beta, float[4] mean, float[4] var={1,1,1,1}"
 
 

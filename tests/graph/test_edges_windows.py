@@ -7,28 +7,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.graph.edge_graphs import ALIKE, LIN, P4, V, behind, in_front
 from tests.support import assert_fold, build, fold
-
-P4 = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"
-LIN = "float[4] gamma={1,2,0.5,3}, float[4] beta={0,0,0,0}, float[4] mean={0,0,0,0}, float[4] var"
-ALIKE = (
-    "float[4] gamma={2,2,2,2}, float[4] beta={1,1,1,1}, float[4] mean={1,1,1,1}, "
-    "float[4] var={1,1,1,1}"
-)
-V = "float[2,4,1,1] v"
-
-
-def in_front(node: str, constants: str = "", parameters: str = P4) -> str:
-    """A convolution, ``node`` that reads it as c, and a batch normalization y."""
-    more = f", {constants}" if constants else ""
-    return f"""g (float[N,3,5,6] x) => (float[?,4,?,?] y) <float[4,3,1,1] w, {parameters}{more}>
-        {{ c = Conv(x, w)  p = {node}  y = BatchNormalization(p, gamma, beta, mean, var) }}"""
-
-
-def behind(node: str, constants: str = V, parameters: str = P4) -> str:
-    """A batch normalization n, and what reads it."""
-    return f"""g (float[N,4,5,6] x) => (float[?,?,?,?] y) <{parameters}, {constants}>
-        {{ n = BatchNormalization(x, gamma, beta, mean, var)  {node} }}"""
 
 
 def computed_axes(nodes: str, weight: str = V) -> str:
